@@ -1,0 +1,95 @@
+"""Finds the built-in tasks, models, judges and metrics, and those of installed plug-ins.
+
+Built-in tasks come from the table ``tasks.TASKS`` (name -> (target, summary)), the other built-ins
+from the tables below. Plug-ins use the entry point groups ``blip3o_eval.tasks``, ``.models``,
+``.judges`` and ``.metrics``. Nothing of a plug-in is imported until it is asked for by name or
+checked by ``check_plugins`` (``blip3o-eval list``); a broken one stays listed with its error and
+never keeps the others from loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evals import registry
+from evals.registry import Registry, RegistryError
+
+BUILT_IN = "built-in"
+GROUPS: Mapping[str, Registry] = {
+    "tasks": registry.tasks,
+    "models": registry.models,
+    "judges": registry.judges,
+    "metrics": registry.metrics,
+}
+
+# name -> (target, summary). Hidden ones are for tests and stay out of listings.
+_MODELS = {
+    "nano": ("evals.models.blip3o:create_nano", "the small BLIP3-o that ships with the package"),
+    "blip3o": ("evals.models.blip3o:create_blip3o", "a folder or hub id of BLIP3-o weights"),
+    "dummy": ("evals.models.dummy:create", "fake pictures from a hash of the prompt (tests only)"),
+}
+_JUDGES = {
+    "stickers": ("evals.judges.stickers:create", "the detector of the sticker world"),
+    "dummy": ("evals.judges.dummy:create", "scripted verdicts (tests only)"),
+}
+_METRICS: dict[str, tuple[str, str]] = {
+    "group_mean": ("evals.metrics.accuracy:GroupMean", "mean score of one group"),
+    "mean_of_groups": ("evals.metrics.accuracy:MeanOfGroups", "plain mean of the group means"),
+}
+_HIDDEN = {"dummy"}
+
+_is_discovered = False
+
+
+def discover(force: bool = False) -> None:
+    """Fill the registries once. Cheap: reads tables and package metadata, imports no plug-in."""
+    global _is_discovered
+    if _is_discovered and not force:
+        return
+    _is_discovered = True
+    _add_table(registry.tasks, _built_in_tasks())
+    _add_table(registry.models, _MODELS)
+    _add_table(registry.judges, _JUDGES)
+    _add_table(registry.metrics, _METRICS)
+    for group, target_registry in GROUPS.items():
+        _add_entry_points(f"blip3o_eval.{group}", target_registry)
+
+
+def _built_in_tasks() -> Mapping[str, tuple[str, str]]:
+    from tasks import TASKS
+
+    return TASKS
+
+
+def _add_table(target_registry: Registry, table: Mapping[str, tuple[str, str]]) -> None:
+    for name, (target, summary) in table.items():
+        if name not in target_registry:
+            target_registry.register(
+                name, target, origin=BUILT_IN, summary=summary, is_hidden=name in _HIDDEN
+            )
+
+
+def _add_entry_points(group: str, target_registry: Registry) -> None:
+    from importlib.metadata import entry_points
+
+    for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
+        distribution = point.dist.name if point.dist is not None else "an unknown distribution"
+        if point.name in target_registry and target_registry.origin(point.name) == distribution:
+            continue  # the same entry seen twice, as with an editable install beside a normal one
+        try:
+            target_registry.register(point.name, point.value, origin=distribution)
+        except RegistryError as error:
+            target_registry.register_broken(
+                f"{point.name} ({distribution})", str(error), origin=distribution
+            )
+
+
+def check_plugins(target_registry: Registry) -> None:
+    """Import every plug-in of one registry, so that broken ones are known; built-ins stay lazy."""
+    for name in target_registry.names(include_hidden=True):
+        if target_registry.origin(name) == BUILT_IN or target_registry.error(name) is not None:
+            continue
+        try:
+            target_registry.get(name)
+        except RegistryError as error:
+            target_registry.mark_broken(name, str(error.__cause__ or error))

@@ -1,0 +1,1 @@
+"""Judges: they answer questions about an image."""

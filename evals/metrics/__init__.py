@@ -1,0 +1,1 @@
+"""Metrics: all scores of a run -> one figure with its interval."""
