@@ -1,0 +1,1 @@
+"""Generation benchmarks: a model draws, a judge looks, official rules give the verdict."""
