@@ -1,0 +1,33 @@
+"""BLIP3-o: one model that understands and generates images.
+
+Public names load on first use, so that ``import blip3o`` costs nothing (``blip3o.stickers`` must
+stay free of torch).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Blip3oConfig": "blip3o.config",
+    "Blip3oModel": "blip3o.unified",
+    "Blip3oPipeline": "blip3o.pipeline",
+    "DiT": "blip3o.dit",
+    "DiTConfig": "blip3o.dit",
+    "Blip3oError": "blip3o.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'blip3o' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

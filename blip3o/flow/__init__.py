@@ -1,0 +1,1 @@
+"""Rectified flow between image features and noise: path, timesteps, losses, samplers."""

@@ -1,0 +1,147 @@
+"""Sticker scenes as training batches: pictures, captions and conversations, every batch a function of its step."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from blip3o.stickers import Scene, SceneConfig, make_scene, render
+from blip3o.stickers.captions import long_caption, prompt, short_caption
+from blip3o.stickers.questions import questions
+
+
+@dataclass
+class PictureBatch:
+    """Scenes with their pictures. ``pixels``: (B, 3, H, W) float32 in [-1, 1]; ``captions``: one a scene."""
+
+    ids: list[str]
+    scenes: list[Scene]
+    pixels: Tensor
+    captions: list[str]
+
+
+def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
+    """uint8 (H, W, 3) pictures -> (B, 3, H, W) float32 in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack(images))
+    return stacked.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def caption_of(scene: Scene, choice: float) -> str:
+    """``choice`` in [0, 1): 60 % the GenEval-style prompt, 15 % a paraphrase, 25 % the dense caption."""
+    if choice < 0.6:
+        return prompt(scene)
+    return short_caption(scene) if choice < 0.75 else long_caption(scene)
+
+
+class Scenes:
+    """Consecutive scenes of one split as batches."""
+
+    def __init__(self, split: str, config: SceneConfig, batch_size: int, first: int = 0) -> None:
+        self.split, self.config, self.batch_size, self.first = split, config, batch_size, first
+
+    def __call__(self, step: int) -> PictureBatch:
+        start = self.first + step * self.batch_size
+        scenes = [make_scene(self.split, start + i, self.config) for i in range(self.batch_size)]
+        choices = np.random.default_rng([step, 17]).random(self.batch_size)
+        return PictureBatch(
+            ids=[f"{self.split}/{start + i}" for i in range(self.batch_size)],
+            scenes=scenes,
+            pixels=to_pixels([render(scene).image for scene in scenes]),
+            captions=[caption_of(scene, float(c)) for scene, c in zip(scenes, choices, strict=True)],
+        )
+
+
+@dataclass
+class TextBatch:
+    """Right-padded token ids (B, L) and labels (B, L), -100 where nothing is asked; optional pictures."""
+
+    ids: list[str]
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    pixels: Tensor | None = None
+
+
+def chat_pieces(turns: Sequence[tuple[str, str]], n_image_tokens: int) -> list[tuple[str, bool]]:
+    """ChatML pieces of (user, assistant) turns, each with whether its tokens are learned.
+
+    ``n_image_tokens`` > 0 puts one picture in front of the first question. Equal to the chat template of
+    :mod:`blip3o.train.tokenizer` (tested).
+    """
+    pieces = [("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", False)]
+    for number, (user, assistant) in enumerate(turns):
+        picture = ""
+        if number == 0 and n_image_tokens:
+            picture = "<|vision_start|>" + "<|image_pad|>" * n_image_tokens + "<|vision_end|>"
+        pieces.append((f"<|im_start|>user\n{picture}{user}<|im_end|>\n<|im_start|>assistant\n", False))
+        pieces.append((f"{assistant}<|im_end|>", True))
+        pieces.append(("\n", False))
+    return pieces
+
+
+def tokenize_chats(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[tuple[str, bool]]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pieces -> (input_ids, attention_mask, labels), each (B, L), padded on the right."""
+    rows: list[tuple[list[int], list[int]]] = []
+    for pieces in chats:
+        encoded = tokenizer([text for text, _ in pieces], add_special_tokens=False)["input_ids"]
+        ids, labels = [], []
+        for piece_ids, (_, learned) in zip(encoded, pieces, strict=True):
+            ids += piece_ids
+            labels += piece_ids if learned else [-100] * len(piece_ids)
+        rows.append((ids, labels))
+    length = max(len(ids) for ids, _ in rows)
+    input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
+    labels = torch.full((len(rows), length), -100)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, (ids, wanted) in enumerate(rows):
+        input_ids[i, : len(ids)] = torch.tensor(ids)
+        labels[i, : len(ids)] = torch.tensor(wanted)
+        mask[i, : len(ids)] = 1
+    return input_ids, mask, labels
+
+
+DESCRIBE = "Describe the image."
+IMAGINE = "Describe an image of the following caption: "
+
+
+class Conversations:
+    """Understanding data: a picture with its description and questions, or (``text_share``) text alone.
+
+    The text-only chats ask for the dense caption of a short prompt, so that the language side learns which
+    colour and which place belong to which object, the knowledge that image generation draws on later.
+    """
+
+    def __init__(
+        self, split: str, config: SceneConfig, tokenizer: PreTrainedTokenizerBase, batch_size: int,
+        n_image_tokens: int, text_batch_size: int, first: int = 0, max_questions: int = 6,
+    ) -> None:
+        self.split, self.config, self.tokenizer = split, config, tokenizer
+        self.batch_size, self.text_batch_size = batch_size, text_batch_size
+        self.n_image_tokens, self.first, self.max_questions = n_image_tokens, first, max_questions
+
+    def __call__(self, step: int) -> tuple[TextBatch, TextBatch]:
+        total = self.batch_size + self.text_batch_size
+        start = self.first + step * total
+        scenes = [make_scene(self.split, start + i, self.config) for i in range(total)]
+        rng = np.random.default_rng([step, 23])
+        seen, told = scenes[: self.batch_size], scenes[self.batch_size :]
+        chats = []
+        for scene in seen:
+            asked = questions(scene, int(rng.integers(2**31)))
+            order = rng.permutation(len(asked))[: self.max_questions]
+            turns = [(asked[k].question, asked[k].answer) for k in order]
+            turns.insert(int(rng.integers(0, 2)), (DESCRIBE, long_caption(scene)))
+            chats.append(chat_pieces(turns, self.n_image_tokens))
+        text_chats = [chat_pieces([(IMAGINE + caption_of(s, rng.random() * 0.75), long_caption(s))], 0) for s in told]
+        pictures = to_pixels([render(scene).image for scene in seen])
+        ids = [f"{self.split}/{start + i}" for i in range(total)]
+        return (
+            TextBatch(ids[: self.batch_size], *tokenize_chats(self.tokenizer, chats), pixels=pictures),
+            TextBatch(ids[self.batch_size :], *tokenize_chats(self.tokenizer, text_chats)),
+        )
