@@ -197,7 +197,9 @@ class Identity:
 
     ``digest`` is the sha256 of its weights (or of what it is made of); ``domain`` is the kind of
     picture it makes or was measured on ("stickers", "photos", "test", "unknown"). ``is_test_double``
-    puts a red banner on every report. ``info`` holds further JSON values for the manifest.
+    puts a red banner on every report. ``settings`` are the resolved settings that change its outputs
+    (dtype, steps, guidance_scale, thresholds): resume is refused when one differs. ``batch_size`` is
+    what "auto" becomes. ``info`` holds further JSON values for the manifest.
     """
 
     name: str
@@ -205,6 +207,8 @@ class Identity:
     digest: str
     domain: str
     is_test_double: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 8
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
