@@ -1,0 +1,176 @@
+"""JSON Lines on disk: appended per batch, scanned after a crash, rewritten in order.
+
+A killed process leaves at most one torn line at the end (no final newline) and the first lines of an
+unfinished batch. ``scan`` finds which batches are whole; ``Scan.rewrite`` leaves exactly those, in
+plan order. Nothing is held in memory but a byte offset per position.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evals.plan import Batch
+
+_SYNC_EVERY_S = 2.0
+
+
+def dumps(row: Mapping[str, Any]) -> str:
+    """One line. NaN and infinities are refused: they are not JSON."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+
+
+class LineWriter:
+    """Appends rows, one write per batch, flushed to the kernel each time.
+
+    Flushed data survives SIGKILL. It is also forced to the disk, against power loss, when two
+    seconds have passed since the last time, and on close.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "ab", buffering=0)
+        self._synced_at = time.monotonic()
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        data = "".join(dumps(row) + "\n" for row in rows).encode()
+        view = memoryview(data)
+        while view:  # an unbuffered write may take only a part, for example when the disk fills
+            view = view[self._file.write(view) :]
+        if time.monotonic() - self._synced_at > _SYNC_EVERY_S:
+            os.fsync(self._file.fileno())
+            self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        if not self._file.closed:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError:
+                pass  # not a real file (a pipe, /dev/full); the write itself has already told
+            self._file.close()
+
+    def __enter__(self) -> LineWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a clean file. Raises json.JSONDecodeError on a damaged line."""
+    with open(path, "rb") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+@dataclass
+class Scan:
+    """Where the rows of a plan lie in a set of files."""
+
+    files: list[Path]
+    total: int
+    file_of: array = field(init=False)  # -1 where a position has no usable row
+    offset_of: array = field(init=False)
+    is_error: bytearray = field(init=False)
+    damaged: list[str] = field(default_factory=list)
+    is_clean: bool = True  # one file, whole batches only, in plan order
+
+    def __post_init__(self) -> None:
+        self.file_of = array("i", [-1]) * self.total
+        self.offset_of = array("q", [0]) * self.total
+        self.is_error = bytearray(self.total)
+
+    def has(self, position: int) -> bool:
+        return self.file_of[position] >= 0
+
+    def has_batch(self, batch: Batch) -> bool:
+        return all(self.file_of[p] >= 0 for p in batch.positions)
+
+    def forget(self, batch: Batch) -> None:
+        for position in batch.positions:
+            self.file_of[position] = -1
+        self.is_clean = False
+
+    @property
+    def num_done(self) -> int:
+        return self.total - self.file_of.count(-1)
+
+    def lines(self) -> Iterator[bytes]:
+        """The raw lines in plan order."""
+        handles = [open(path, "rb") for path in self.files]
+        try:
+            for position in range(self.total):
+                number = self.file_of[position]
+                if number >= 0:
+                    handles[number].seek(self.offset_of[position])
+                    yield handles[number].readline()
+        finally:
+            for handle in handles:
+                handle.close()
+
+    def rewrite(self, path: Path) -> None:
+        """Write the usable lines to ``path``, in plan order, in one atomic step."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        with open(temporary, "wb") as file:
+            file.writelines(self.lines())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def scan(
+    files: Sequence[Path],
+    total: int,
+    batches: Iterable[Batch],
+    position_of: Callable[[Mapping[str, Any]], int | None],
+    is_usable: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+) -> Scan:
+    """Find the whole batches in ``files``.
+
+    Args: total: positions of the plan. batches: all of them; an incomplete one is forgotten whole.
+    position_of: row -> position, None for a row that is not of this plan. is_usable: False makes the
+    row (and so its batch) count as missing, for example when its picture is gone.
+    """
+    result = Scan(list(files), total)
+    result.is_clean = len(result.files) <= 1
+    expected = 0
+    for number, path in enumerate(result.files):
+        offset = 0
+        with open(path, "rb") as file:
+            for line_number, line in enumerate(file, 1):
+                start, offset = offset, offset + len(line)
+                row = _parse(line)
+                position = position_of(row) if row is not None else None
+                if row is None or position is None:
+                    result.is_clean = False
+                    if line.endswith(b"\n"):  # else it is the torn end of a killed process
+                        result.damaged.append(f"{path.name}:{line_number}")
+                    continue
+                if result.file_of[position] >= 0 or position != expected or not is_usable(row):
+                    result.is_clean = False
+                    if result.file_of[position] >= 0 or not is_usable(row):
+                        continue
+                expected = position + 1
+                result.file_of[position] = number
+                result.offset_of[position] = start
+                result.is_error[position] = row.get("status") == "error"
+    for batch in batches:
+        held = sum(result.file_of[p] >= 0 for p in batch.positions)
+        if 0 < held < len(batch):
+            result.forget(batch)
+    return result
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:  # JSONDecodeError and UnicodeDecodeError
+        return None
+    return row if isinstance(row, dict) else None

@@ -1,0 +1,246 @@
+"""What is in a run folder, key by key, and loading it.
+
+``manifest.json`` - what was run
+    schema             version of this page, an integer
+    status             "running" or "finished"
+    config             the resolved RunConfig (``evals.config``); passwords taken out of URLs
+    fingerprint        flat keys: everything that changes outputs or scores
+    config_sha256      sha256 of the fingerprint's canonical JSON; its first 8 digits name the folder
+    auto               what "auto" batch sizes became
+    task               name, version, kind, prompts_sha256, groups, card
+    model, judge       name, version, weights_sha256, domain, is_test_double, settings, info;
+                       judge also accuracy (its stored figures); judge is null for tasks without one
+    plan               samples, official_samples, per_sample, official_per_sample, outputs
+    partial            true if not all official samples were run (``--limit``)
+    deviations         sentences: where the run differs from the official protocol
+    warnings           sentences: what a reader has to know, such as a judge outside its domain
+    versions, git, platform   of the first session
+    sessions           one per start: started, versions, device, shard, seconds per phase
+    mlflow             run_id, experiment, or error; null without tracking
+
+``outputs.jsonl`` - one line per output, in plan order (a shard writes ``outputs.i-of-n.jsonl``)
+    sample_id, image_index, group, prompt, seed, status ("ok" | "error"),
+    path (relative, of a picture) or text; sha256 and bytes of the picture file; error (one line)
+    seconds            its share of the batch's time
+
+``scores.jsonl`` - one line per output, in the same order; no times, no run names
+    sample_id, image_index, group, value (a number, or null), reason, answer, details
+    unscored           why there is no value; present only then
+
+``results.json`` - the figures
+    schema, task, model, judge, config_sha256, partial, is_test_double, deviations, warnings
+                       as in the manifest, shortened to what names a result
+    metrics            name -> value, n, unscored, ci95 [lo, hi] or null, unit, higher_is_better,
+                       clusters, method, note; in the order in which they are printed
+    groups             group -> samples, outputs, failed, scored, unscored, mean (of the scores, or null)
+    counts             samples, outputs, failed, scored, unscored
+    judge_accuracy     the judge's stored figures
+    timing             seconds per phase and outputs per second; the only part that changes from one
+                       run to the next
+
+``images/NNNNN/`` - GenEval's layout: ``metadata.jsonl`` (the official record), ``samples/00000.png``
+``report.html`` - the report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.api import MetricValue, Output, Score, ScoreRow
+from evals.errors import InputError
+from evals.jsonl import dumps, read_rows
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA_VERSION = 1
+
+VOLATILE_MANIFEST_KEYS = ("sessions", "mlflow", "versions", "git", "platform")
+"""Keys of the manifest that differ between two runs of one configuration."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run folder, read."""
+
+    root: Path
+    manifest: Mapping[str, Any]
+    results: Mapping[str, Any] | None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.manifest["status"] == "finished" and self.results is not None
+
+    def outputs(self) -> Iterator[dict[str, Any]]:
+        """Rows of ``outputs.jsonl``."""
+        return read_rows(self.root / "outputs.jsonl")
+
+    def scores(self) -> Iterator[dict[str, Any]]:
+        """Rows of ``scores.jsonl``."""
+        return read_rows(self.root / "scores.jsonl")
+
+    def metric_values(self) -> list[MetricValue]:
+        """The metrics as typed values, in printing order."""
+        if self.results is None:
+            return []
+        return [metric_from_json(name, m) for name, m in self.results["metrics"].items()]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per output: the columns of outputs and scores together, details as a column of dicts."""
+        import pandas
+
+        outputs = pandas.DataFrame(list(self.outputs()))
+        path = self.root / "scores.jsonl"
+        if not path.exists():
+            return outputs
+        scores = pandas.DataFrame(list(self.scores())).drop(columns="group", errors="ignore")
+        keys = ["sample_id", "image_index"]
+        return outputs.merge(scores, on=keys, how="left", validate="one_to_one") if len(scores) else outputs
+
+
+def load(root: str | Path) -> RunData:
+    """Read a run folder. Raises InputError naming the folder and what is missing or damaged."""
+    root = Path(root)
+    manifest = _read_json(root / "manifest.json", f"{root} is not a run folder")
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise InputError(
+            f"{root / 'manifest.json'}: schema {manifest.get('schema')!r}, this version reads {SCHEMA_VERSION}"
+        )
+    results_path = root / "results.json"
+    results = _read_json(results_path, "") if results_path.exists() else None
+    return RunData(root, manifest, results)
+
+
+def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{if_missing}: there is no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return data
+
+
+def output_to_json(output: Output, *, group: str, prompt: str, **extra: Any) -> dict[str, Any]:
+    """A line of ``outputs.jsonl``."""
+    row: dict[str, Any] = {
+        "sample_id": output.sample_id,
+        "image_index": output.index,
+        "group": group,
+        "prompt": prompt,
+        "seed": output.seed,
+        "status": output.status,
+    }
+    for key in ("path", "text", "error"):
+        if getattr(output, key) is not None:
+            row[key] = getattr(output, key)
+    row.update(extra)
+    row["seconds"] = None if output.seconds is None else round(output.seconds, 4)
+    return row
+
+
+def output_from_json(row: Mapping[str, Any]) -> Output:
+    """The Output of a line of ``outputs.jsonl``."""
+    return Output(
+        sample_id=row["sample_id"],
+        index=row["image_index"],
+        seed=row["seed"],
+        status=row["status"],
+        path=row.get("path"),
+        text=row.get("text"),
+        error=row.get("error"),
+        seconds=row.get("seconds"),
+    )
+
+
+def score_to_json(row: ScoreRow) -> dict[str, Any]:
+    """A line of ``scores.jsonl``."""
+    line: dict[str, Any] = {
+        "sample_id": row.sample_id,
+        "image_index": row.index,
+        "group": row.group,
+        "value": row.score.value,
+        "reason": row.score.reason,
+        "answer": row.score.answer,
+        "details": dict(row.score.details),
+    }
+    if row.score.unscored_reason is not None:
+        line["unscored"] = row.score.unscored_reason
+    return line
+
+
+def score_from_json(row: Mapping[str, Any]) -> ScoreRow:
+    """The ScoreRow of a line of ``scores.jsonl``."""
+    score = Score(
+        value=row["value"],
+        answer=row.get("answer"),
+        reason=row.get("reason", ""),
+        details=row.get("details", {}),
+        unscored_reason=row.get("unscored"),
+    )
+    return ScoreRow(row["sample_id"], row["image_index"], row["group"], score)
+
+
+def metric_to_json(metric: MetricValue) -> dict[str, Any]:
+    """An entry of ``results.json``'s metrics."""
+    return {
+        "value": metric.value,
+        "n": metric.n,
+        "unscored": metric.unscored,
+        "ci95": None if metric.ci95 is None else list(metric.ci95),
+        "unit": metric.unit,
+        "higher_is_better": metric.higher_is_better,
+        "clusters": metric.clusters,
+        "method": metric.method,
+        "note": metric.note,
+    }
+
+
+def metric_from_json(name: str, data: Mapping[str, Any]) -> MetricValue:
+    """The typed value of an entry of ``results.json``'s metrics."""
+    ci95 = data.get("ci95")
+    fields = {k: data.get(k) for k in ("value", "clusters", "method", "note")}
+    return MetricValue(
+        name=name,
+        n=data["n"],
+        unscored=data["unscored"],
+        ci95=None if ci95 is None else (ci95[0], ci95[1]),
+        unit=data["unit"],
+        higher_is_better=data["higher_is_better"],
+        **fields,
+    )
+
+
+def comparable(root: str | Path) -> dict[str, str]:
+    """Everything in a run folder that must be equal when the same configuration is run again.
+
+    Relative path -> sha256. Left out are times (``seconds`` in outputs, ``timing`` in results), the
+    manifest's volatile keys, lock files, and the report, which prints those times.
+    """
+    root = Path(root)
+    digests = {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = path.relative_to(root).as_posix()
+        if path.name.startswith(".") and path.name.endswith("lock") or name == "report.html":
+            continue
+        digests[name] = hashlib.sha256(_stable_bytes(name, path)).hexdigest()
+    return digests
+
+
+def _stable_bytes(name: str, path: Path) -> bytes:
+    if name == "outputs.jsonl":
+        rows = ({k: v for k, v in row.items() if k != "seconds"} for row in read_rows(path))
+        return "\n".join(map(dumps, rows)).encode()
+    if name in ("manifest.json", "results.json"):
+        data = json.loads(path.read_bytes())
+        for key in ("timing", *VOLATILE_MANIFEST_KEYS):
+            data.pop(key, None)
+        return json.dumps(data).encode()
+    return path.read_bytes()
