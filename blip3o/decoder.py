@@ -1,0 +1,201 @@
+"""Image features -> pixels: diffusion decoders behind one protocol.
+
+Dimension letters: B batch, C feature channels, h and w feature grid, S picture side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from blip3o.errors import ConfigError, ShapeError
+from blip3o.flow.loss import mean_squared_error
+from blip3o.flow.path import clean_to_velocity, interpolate, sigma_to_timestep
+from blip3o.flow.sampler import integrate, sample_noise, sampling_sigmas
+from blip3o.flow.timesteps import SigmaDistribution, sigma_from_uniform
+from blip3o.storage import WEIGHTS_NAME, load_strict, read_tensors, save_module
+
+
+class PixelDecoder(Protocol):
+    """What the pipeline asks of a decoder."""
+
+    kind: str
+
+    def decode(
+        self,
+        features: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        null_features: Tensor | None = None,
+    ) -> Tensor:
+        """features (B, C, h, w) and one CPU generator per picture -> pictures (B, 3, S, S) in [0, 1]."""
+        ...
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowPixelDecoderConfig:
+    """A small convolutional decoder; the defaults have about 5 million parameters at 64 px."""
+
+    image_size: int = 64
+    feature_channels: int = 48
+    feature_size: int = 8
+    unshuffle: int = 2
+    block_out_channels: tuple[int, ...] = (64, 128, 160)
+    layers_per_block: int = 1
+    mid_attention: bool = False
+    norm_groups: int = 32
+    sampling_steps: int = 8
+    sigma_rule: str = "uniform"
+    sigma_shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))
+        side, levels = self.image_size // self.unshuffle, len(self.block_out_channels) - 1
+        if self.image_size % self.unshuffle or side % 2**levels:
+            raise ConfigError(
+                f"decoder.image_size {self.image_size} must be divisible by unshuffle {self.unshuffle} "
+                f"times 2^{levels} (one halving per block)"
+            )
+        if side % self.feature_size:
+            raise ConfigError(
+                f"decoder.feature_size {self.feature_size} must divide the inner side {side} "
+                f"(image_size {self.image_size} / unshuffle {self.unshuffle})"
+            )
+        for channels in self.block_out_channels:
+            if channels % self.norm_groups:
+                raise ConfigError(
+                    f"decoder.block_out_channels {channels} is not divisible by norm_groups {self.norm_groups}"
+                )
+        SigmaDistribution(rule=self.sigma_rule, shift=self.sigma_shift)  # refuses unknown rules
+
+
+class FlowPixelDecoder(nn.Module):
+    """Flow-matching UNet over pixels: noisy picture and feature grid -> clean picture.
+
+    The picture is folded ``unshuffle`` x ``unshuffle`` into channels, the features are repeated onto
+    the same grid and concatenated. The network predicts the clean picture, which at this size trains
+    better than the velocity. No text and no guidance: the features decide what is drawn, the noise how.
+    """
+
+    kind = "flow_pixel"
+
+    def __init__(self, config: FlowPixelDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        folded = 3 * config.unshuffle**2
+        levels = len(config.block_out_channels)
+        self.unet = UNet2DModel(
+            sample_size=config.image_size // config.unshuffle,
+            in_channels=folded + config.feature_channels,
+            out_channels=folded,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            block_out_channels=config.block_out_channels,
+            layers_per_block=config.layers_per_block,
+            norm_num_groups=config.norm_groups,
+            add_attention=config.mid_attention,
+        )
+
+    def forward(self, noisy_image: Tensor, sigma: Tensor, features: Tensor) -> Tensor:
+        """Clean picture from a noisy one.
+
+        Args: noisy_image (B, 3, S, S), data in [-1, 1] plus noise; sigma (B,) in [0, 1]; features (B, C, h, w).
+        Returns: (B, 3, S, S). Raises: ShapeError.
+        """
+        size, grid = self.config.image_size, self.config.feature_size
+        if noisy_image.shape[1:] != (3, size, size):
+            raise ShapeError(f"picture must be (batch, 3, {size}, {size}), got {tuple(noisy_image.shape)}")
+        if features.shape[1:] != (self.config.feature_channels, grid, grid):
+            raise ShapeError(
+                f"features must be (batch, {self.config.feature_channels}, {grid}, {grid}), "
+                f"got {tuple(features.shape)}"
+            )
+        folded = F.pixel_unshuffle(noisy_image, self.config.unshuffle)  # (B, 3*u*u, S/u, S/u)
+        spread = F.interpolate(features, size=folded.shape[-2:], mode="nearest")
+        # The network sees the features of a folded grid; nearest keeps each cell's numbers as they are.
+        clean = self.unet(
+            torch.cat([folded, spread.to(folded.dtype)], dim=1), sigma_to_timestep(sigma), return_dict=False
+        )[0]
+        return F.pixel_shuffle(clean, self.config.unshuffle)
+
+    def loss(
+        self,
+        image: Tensor,
+        features: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        u: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error of the predicted clean picture at random noise levels.
+
+        Args: image (B, 3, S, S) in [-1, 1]; features (B, C, h, w). ``u`` (B,) uniform numbers that choose
+            the noise level and ``noise`` like image may be injected; otherwise they come from ``generator``
+            (CPU; None means the global one).
+        """
+        if u is None:
+            u = torch.rand(len(image), generator=generator)
+        if noise is None:
+            noise = torch.randn(image.shape, generator=generator)
+        distribution = SigmaDistribution(rule=self.config.sigma_rule, shift=self.config.sigma_shift)
+        sigma = sigma_from_uniform(u, distribution).to(image.device)
+        point = interpolate(image, noise.to(image), sigma)
+        return mean_squared_error(self(point.x_sigma, sigma, features), image)
+
+    @torch.no_grad()
+    def sample(
+        self, features: Tensor, generators: Sequence[torch.Generator], steps: int | None = None
+    ) -> Tensor:
+        """Pictures (B, 3, S, S) in [-1, 1] from features (B, C, h, w), one CPU generator per picture."""
+        if len(generators) != len(features):
+            raise ShapeError(f"{len(features)} feature grids need as many generators, got {len(generators)}")
+        size = self.config.image_size
+        noise = sample_noise((3, size, size), generators).to(features.device)
+
+        def velocity(x: Tensor, timestep: Tensor) -> Tensor:
+            sigma = timestep / 1000
+            return clean_to_velocity(x, self(x, sigma, features).float(), sigma)
+
+        sigmas = sampling_sigmas(steps or self.config.sampling_steps)
+        return integrate(velocity, noise, sigmas).clamp(-1, 1)
+
+    def decode(
+        self,
+        features: Tensor,
+        *,
+        generators: Sequence[torch.Generator],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        null_features: Tensor | None = None,
+    ) -> Tensor:
+        """See PixelDecoder. Guidance is refused: this decoder was trained without dropping features."""
+        if guidance_scale not in (None, 1.0):
+            raise ConfigError(
+                f"the flow decoder takes no guidance, got guidance_scale {guidance_scale}; leave it out"
+            )
+        return self.sample(features, generators, num_inference_steps).add(1).div(2)
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        save_module(Path(folder), self, {"kind": self.kind, **asdict(self.config)}, dtype)
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: dict[str, Any]) -> FlowPixelDecoder:
+        """Load weights beside an already read config. Raises: ConfigError, WeightsError."""
+        values = {k: v for k, v in config.items() if k != "kind"}
+        try:
+            model = cls(FlowPixelDecoderConfig(**values))
+        except TypeError as error:
+            raise ConfigError(f"{folder}/config.json: {error}") from None
+        load_strict(model, read_tensors(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
+        return model.eval()

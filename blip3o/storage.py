@@ -1,0 +1,92 @@
+"""Reading and writing weights: safetensors only, strict, with one-line errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from blip3o.errors import WeightsError
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises: WeightsError if it is missing or not an object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} is missing; the folder is not a complete model") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}); fetch or save it again") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises: WeightsError if it is missing or damaged."""
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing; the folder is not a complete model")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path} is damaged or cut short ({' '.join(str(error).split())}); fetch or save it again"
+        ) from None
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Copy tensors into a module; every name and shape must agree and every value be finite.
+
+    Half-precision files load into a float32 module. Raises: WeightsError naming the first difference.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors]
+    unexpected = [name for name in tensors if name not in own]
+    if missing or unexpected:
+        kind, names = ("lacks", missing) if missing else ("has unknown", unexpected)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise WeightsError(f"{source} {kind} {names[0]}{more}: it does not fit {type(module).__name__}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise WeightsError(
+                f"{source}: {name} has shape {tuple(tensor.shape)}, "
+                f"the configuration asks for {tuple(own[name].shape)}"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{source}: {name} holds values that are not finite")
+    module.load_state_dict(dict(tensors))
+
+
+def save_module(
+    folder: Path, module: nn.Module, config: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> None:
+    """Write config.json and model.safetensors; ``dtype`` (e.g. float16) narrows floating weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG_NAME, config)
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        tensors[name] = tensor.contiguous().clone()
+    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
