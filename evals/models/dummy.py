@@ -1,0 +1,115 @@
+"""Fake model for tests: pictures and texts from a hash of the request. Never a default.
+
+The prompt is written into the pixels (first rows: length and UTF-8 bytes as grey values, then noise
+from the seed), so that the fake judge can pretend to have seen what was asked for.
+
+``dummy`` takes arguments after a colon: ``dummy:fail_every=7,seconds=0.01,size=32``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions
+from evals.errors import UsageError, suggest
+
+SIZE_PX = 64
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    fail_every: int = 0  # an exception for every n-th request, by hash; 0: never
+    raise_every: int = 0  # the same, but the whole call raises
+    seconds: float = 0.0  # per request
+    size: int = SIZE_PX
+
+
+def parse_arguments(spec: str, kind: type) -> Any:
+    """``"a=1,b=0.5"`` -> a dataclass of numbers. Raises UsageError for an unknown name or value."""
+    defaults = kind()
+    values = asdict(defaults)
+    for part in filter(None, spec.split(",")):
+        name, equals, text = part.partition("=")
+        if name not in values:
+            raise UsageError(f"unknown argument {name!r} of 'dummy'.{suggest(name, values)}")
+        try:
+            values[name] = type(values[name])(text)
+        except ValueError:
+            raise UsageError(f"argument {name}={text!r} of 'dummy': give a number") from None
+    return kind(**values)
+
+
+def create(spec: str, options: ModelOptions) -> DummyModel:
+    return DummyModel(parse_arguments(spec, _Arguments))
+
+
+class DummyModel:
+    """ImageGenerator and Answerer without a network."""
+
+    def __init__(self, arguments: _Arguments | None = None) -> None:
+        self.arguments = arguments or _Arguments()
+        self.is_loaded = False
+        self.identity = Identity(
+            name="dummy",
+            version="1",
+            digest=hashlib.sha256(b"dummy model 1").hexdigest(),
+            domain="test",
+            is_test_double=True,
+            settings={"size": self.arguments.size},
+            batch_size=8,
+        )
+
+    def load(self) -> None:
+        self.is_loaded = True
+
+    def close(self) -> None:
+        self.is_loaded = False
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Sequence[Any]:
+        self._pretend(requests)
+        return [self._failure(r) or self._picture(r) for r in requests]
+
+    def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[Any]:
+        self._pretend(requests)
+        words = ("yes", "no", "A", "B", "2", "red")
+        return [self._failure(r) or words[_hash(r.prompt, r.seed) % len(words)] for r in requests]
+
+    def _pretend(self, requests: Sequence[Any]) -> None:
+        time.sleep(self.arguments.seconds * len(requests))
+        every = self.arguments.raise_every
+        for request in requests:
+            if every and _hash(request.sample_id, request.seed) % every == 0:
+                raise RuntimeError(f"dummy model was told to raise on {request.sample_id}")
+
+    def _failure(self, request: Any) -> Exception | None:
+        every = self.arguments.fail_every
+        if every and _hash(request.sample_id, request.seed) % every == 0:
+            return RuntimeError(f"dummy model was told to fail on {request.sample_id}")
+        return None
+
+    def _picture(self, request: GenerationRequest) -> Any:
+        from PIL import Image
+
+        size = self.arguments.size
+        count = request.image_index if request.series else 0
+        noise = random.Random(request.seed + count).randbytes(size * size * 3)
+        text = request.prompt.encode()[: size * size // 4]
+        head = bytes(b for byte in (len(text) >> 8, len(text) & 255, *text) for b in (byte,) * 3)
+        return Image.frombytes("RGB", (size, size), head + noise[len(head) :])
+
+
+def read_prompt(image: Any) -> str:
+    """The prompt that ``DummyModel`` wrote into a picture; "" for any other picture."""
+    pixels = image.convert("RGB").getchannel(0).tobytes()
+    length = pixels[0] << 8 | pixels[1] if len(pixels) > 2 else 0
+    return pixels[2 : 2 + length].decode(errors="ignore")
+
+
+def _hash(*parts: object) -> int:
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
