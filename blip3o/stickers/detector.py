@@ -121,6 +121,17 @@ class Backbone(nn.Module):
         return self.pyramid(maps)
 
 
+class _Precision:
+    """bfloat16 for convolutions and pooling when the caller's autocast asks for it (five times as fast on a CPU with
+    matrix units). Boxes, proposals and losses always stay in float32: coordinates need its digits."""
+
+    def __init__(self) -> None:
+        self.is_low = False
+
+    def autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.is_low)
+
+
 class _BoxHead(nn.Module):
     """(N, C, 7, 7) pooled features -> (N, head)."""
 
@@ -167,16 +178,6 @@ class _MaskHead(nn.Module):
         return x.float().expand(-1, 1 + self.n_classes, -1, -1)
 
 
-class _Precision:
-    """One switch for all convolutions: bfloat16 in training where the CPU is fast at it, else float32."""
-
-    def __init__(self) -> None:
-        self.bf16 = False
-
-    def autocast(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16)
-
-
 class SeparableRoIAlign(nn.Module):
     """RoIAlign (arXiv:1703.06870) on the finest map, written as two small matrix products.
 
@@ -186,9 +187,9 @@ class SeparableRoIAlign(nn.Module):
 
     SAMPLES = 3  # per bin and axis; free, since they only enter the interpolation weights
 
-    def __init__(self, size: int, stride: int = 2, level: str = "p1") -> None:
+    def __init__(self, size: int, precision: _Precision, stride: int = 2, level: str = "p1") -> None:
         super().__init__()
-        self.size, self.stride, self.level = size, stride, level
+        self.size, self.stride, self.level, self.precision = size, stride, level, precision
 
     def _weights(self, start: Tensor, end: Tensor, n_cells: int) -> Tensor:
         """Interpolation weights (B, R, size, n_cells) of the bins between `start` and `end` (B, R), in pixels."""
@@ -202,18 +203,20 @@ class SeparableRoIAlign(nn.Module):
     def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any) -> Tensor:
         """maps[level] (B, C, H, W); boxes: per picture (R_b, 4) -> (sum R_b, C, size, size)."""
         x = maps[self.level]
-        padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True).to(x.dtype)  # (B, R, 4)
-        lengths = torch.tensor([len(b) for b in boxes], device=x.device)
-        valid = torch.arange(padded.shape[1], device=x.device) < lengths[:, None]
+        padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True).float()  # (B, R, 4)
         x1, y1, x2, y2 = padded.unbind(-1)
         columns = self._weights(x1, x2, x.shape[3])  # (B, R, s, W)
         rows = self._weights(y1, y2, x.shape[2])  # (B, R, s, H)
         B, C, H, W = x.shape
         R, s = padded.shape[1], self.size
-        across = x.reshape(B, C * H, W) @ columns.reshape(B, R * s, W).mT  # (B, C*H, R*s)
-        across = across.view(B, C, H, R, s).permute(0, 3, 2, 1, 4).reshape(B, R, H, C * s)
-        pooled = (rows @ across).view(B, R, s, C, s)[valid]  # (N, s, C, s)
-        return pooled.permute(0, 2, 1, 3)
+        with self.precision.autocast(x):
+            across = columns.reshape(B, 1, R * s, W) @ x.permute(0, 2, 3, 1)  # (B, H, R*s, C)
+            across = across.view(B, H, R, s * C).transpose(1, 2)  # (B, R, H, s*C)
+            # one picture at a time: strides let each product read `across` in place, a batched one would copy it;
+            # `unbind` rather than indexing, whose backward pass adds into a full-size zero tensor per picture
+            pooled = [r @ a for r, a in zip(rows.unbind(), across.unbind(), strict=True)]
+        pooled = [p[: len(b)] for p, b in zip(pooled, boxes, strict=True)]
+        return torch.cat(pooled).view(-1, s, s, C).permute(0, 3, 1, 2)
 
 
 class _OneBoxPerObject(RoIHeads):
@@ -267,7 +270,7 @@ class StickerDetector(nn.Module):
         )
         mask_head = _MaskHead(cfg.pyramid, cfg.mask_width, cfg.n_classes, self.precision)
         self.roi_heads = _OneBoxPerObject(
-            SeparableRoIAlign(7),
+            SeparableRoIAlign(7, self.precision),
             _BoxHead(cfg.pyramid, cfg.head, self.precision),
             _BoxPredictor(cfg.head, cfg.n_classes),
             fg_iou_thresh=0.5,
@@ -278,21 +281,21 @@ class StickerDetector(nn.Module):
             score_thresh=0.02,
             nms_thresh=cfg.nms_iou,
             detections_per_img=cfg.max_detections,
-            mask_roi_pool=SeparableRoIAlign(14),
+            mask_roi_pool=SeparableRoIAlign(14, self.precision),
             mask_head=mask_head,
             mask_predictor=nn.Identity(),
         )
 
     def forward(self, pictures: Tensor, targets: list[dict[str, Tensor]] | None = None) -> Any:
-        x = (pictures - 0.5) / 0.25
-        with self.precision.autocast(x):
-            maps = self.backbone(x.contiguous(memory_format=torch.channels_last))
-        maps = {k: v.float() for k, v in maps.items()}
-        shapes = [(pictures.shape[-2], pictures.shape[-1])] * len(pictures)
-        proposals, rpn_losses = self.rpn(
-            ImageList(pictures, shapes), {k: maps[k] for k in ("p2", "p3", "p4")}, targets
-        )
-        results, losses = self.roi_heads(maps, proposals, shapes, targets)
+        self.precision.is_low = torch.is_autocast_enabled(pictures.device.type)
+        with torch.autocast(pictures.device.type, enabled=False):
+            x = ((pictures - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)
+            with self.precision.autocast(x):
+                maps = self.backbone(x)
+            shapes = [(pictures.shape[-2], pictures.shape[-1])] * len(pictures)
+            coarse = {k: maps[k].float() for k in ("p2", "p3", "p4")}
+            proposals, rpn_losses = self.rpn(ImageList(pictures, shapes), coarse, targets)
+            results, losses = self.roi_heads(maps, proposals, shapes, targets)
         return {**rpn_losses, **losses} if self.training else results
 
 

@@ -1,0 +1,128 @@
+"""What training never sees: (class, colour) pairs, pairs of classes, and exact specs of GenEval prompts.
+
+The lists stand in ``assets/held_out.json``; ``held_out_lists`` is the deterministic function that made them.
+``is_held_out`` works on GenEval metadata lines, so results can be reported for the seen and unseen half apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from .names import CLASSES, COLORS
+from .rng import Stream
+
+HELD_OUT_FILE = Path(__file__).parent / "assets" / "held_out.json"
+SPEC_TAGS = ("two_object", "position", "color_attr")
+_OPPOSITE = {"left of": "right of", "below": "above"}
+
+#: split -> which combinations its scenes may show
+SPLITS: dict[str, str] = {
+    "train": "seen",
+    "val": "seen",
+    "test_seen": "seen",
+    "test_unseen": "unseen",
+    "unseen_style": "seen",
+    "test": "any",
+}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The committed lists as sets: (class, colour), frozenset of two classes, and spec keys."""
+
+    class_colors: frozenset[tuple[str, str]]
+    class_pairs: frozenset[frozenset[str]]
+    specs: frozenset[str]
+
+
+@lru_cache(maxsize=1)
+def held_out() -> HeldOut:
+    data = json.loads(HELD_OUT_FILE.read_text())
+    return HeldOut(
+        frozenset((c, k) for c, k in data["class_colors"]),
+        frozenset(frozenset(pair) for pair in data["class_pairs"]),
+        frozenset(data["specs"]),
+    )
+
+
+def spec_key(spec: Mapping[str, Any]) -> str:
+    """What a spec shows, whatever its wording: "a cat left of a dog" and "a dog right of a cat" are the same.
+
+    >>> spec_key({"include": [{"class": "dog", "count": 1}, {"class": "cat", "count": 1}]})
+    '1 cat + 1 dog'
+    """
+    include = spec.get("include") or []
+    words = [" ".join(str(v) for v in (e["count"], e.get("color"), e["class"]) if v) for e in include]
+    placed = [(i, e["position"]) for i, e in enumerate(include) if e.get("position")]
+    if not placed:
+        return " + ".join(sorted(words))
+    parts = []
+    for i, (relation, target) in placed:
+        first, second = words[i], words[target]
+        if relation in _OPPOSITE:
+            first, relation, second = second, _OPPOSITE[relation], first
+        parts.append(f"{first} {relation} {second}")
+    return " + ".join(sorted(parts))
+
+
+def _shows_held_out_combination(
+    spec: Mapping[str, Any],
+    class_colors: frozenset[tuple[str, str]],
+    class_pairs: frozenset[frozenset[str]],
+) -> bool:
+    include = spec.get("include") or []
+    if any((e["class"], e["color"]) in class_colors for e in include if e.get("color")):
+        return True
+    classes = sorted({e["class"] for e in include})
+    return any(frozenset(pair) in class_pairs for pair in combinations(classes, 2))
+
+
+def is_held_out(spec: Mapping[str, Any]) -> bool:
+    """True when training never showed this GenEval-style spec: a held-out combination or an exact spec."""
+    lists = held_out()
+    return (
+        _shows_held_out_combination(spec, lists.class_colors, lists.class_pairs)
+        or spec_key(spec) in lists.specs
+    )
+
+
+def held_out_lists(prompts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of ``held_out.json``, from GenEval's metadata lines; the same every time.
+
+    Every class loses one colour, every colour eight classes (80 of 800 pairs). Every class loses eight
+    partners (320 of 3,160 pairs). Of each two-object tag exactly half the prompts are held out: first those
+    that show a held-out combination anyway, then others drawn at random.
+    """
+    classes = Stream("held-out", "class colours").shuffled(CLASSES)
+    colors = sorted((c, COLORS[i % len(COLORS)]) for i, c in enumerate(classes))
+    ring = Stream("held-out", "class pairs").shuffled(CLASSES)
+    n = len(ring)
+    pairs = sorted(sorted((ring[i], ring[(i + step) % n])) for i in range(n) for step in (1, 7, 18, 31))
+    pair_set, color_set = frozenset(map(frozenset, pairs)), frozenset(colors)
+    by_tag: dict[str, list[Mapping[str, Any]]] = {tag: [] for tag in SPEC_TAGS}
+    for prompt in prompts:
+        if prompt["tag"] in by_tag:
+            by_tag[prompt["tag"]].append(prompt)
+    specs: set[str] = set()
+    for tag, lines in by_tag.items():
+        order = Stream("held-out", "specs", tag).shuffled(lines)
+        order.sort(key=lambda line: not _shows_held_out_combination(line, color_set, pair_set))
+        specs.update(spec_key(line) for line in order[: (len(order) + 1) // 2])
+    return {
+        "format": 1,
+        "class_colors": [list(c) for c in colors],
+        "class_pairs": pairs,
+        "specs": sorted(specs),
+    }
+
+
+def write_held_out(metadata: Path, out: Path = HELD_OUT_FILE) -> None:
+    """Write the lists from GenEval's ``evaluation_metadata.jsonl``."""
+    lines = [json.loads(line) for line in metadata.read_text().splitlines() if line.strip()]
+    out.write_text(json.dumps(held_out_lists(lines), indent=0) + "\n")
