@@ -1,0 +1,157 @@
+"""Reading recorded inputs: JSON lines that a task scores without running a model or a judge.
+
+A task that can score recordings has `recorded_kinds`, the names of the options of `blip3o-eval score`
+it answers to ("detections", "results", ...), and `score_recorded(kind, lines)`, which returns one JSON
+object per output line. It reads each line through a `Field`, a value that knows where it came from,
+so that every complaint names file, line and place: `runs.jsonl:3: detections[2].box must be ...`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, runtime_checkable
+
+from evals.errors import InputError
+
+_SHOWN_CHARACTERS = 60
+
+
+@runtime_checkable
+class ScoresRecordings(Protocol):
+    """What a task adds to `Task` so that `blip3o-eval score` can use it."""
+
+    recorded_kinds: tuple[str, ...]
+
+    def score_recorded(self, kind: str, lines: Sequence[Field]) -> Sequence[Mapping[str, Any]]:
+        """One JSON object per line of output. Raises InputError, naming the line, for bad input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value of a JSON line with its place. All methods raise InputError if the value does not fit."""
+
+    value: Any
+    where: str
+    path: str = ""
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise InputError: `file:line: path problem`."""
+        raise InputError(f"{self.where}: {self.path or 'the line'} {problem}")
+
+    def _expected(self, what: str) -> NoReturn:
+        shown = json.dumps(self.value)
+        if len(shown) > _SHOWN_CHARACTERS:
+            shown = shown[:_SHOWN_CHARACTERS] + "..."
+        self.fail(f"must be {what}, got {shown}")
+
+    def object(self) -> dict[str, Any]:
+        if type(self.value) is not dict:
+            self._expected("an object")
+        return self.value
+
+    def get(self, key: str) -> Field | None:
+        """A member of an object, or None if it is absent."""
+        members = self.object()
+        return self._member(key, members[key]) if key in members else None
+
+    def __getitem__(self, key: str) -> Field:
+        """A member of an object that has to be there."""
+        members = self.object()
+        if key not in members:
+            place = f"{self.path}.{key}" if self.path else key
+            raise InputError(f"{self.where}: {place} is missing")
+        return self._member(key, members[key])
+
+    def _member(self, key: str, value: Any) -> Field:
+        return Field(value, self.where, f"{self.path}.{key}" if self.path else key)
+
+    def items(self) -> list[Field]:
+        if type(self.value) is not list:
+            self._expected("a list")
+        return [
+            Field(item, self.where, f"{self.path}[{index}]")
+            for index, item in enumerate(self.value)
+        ]
+
+    def text(self) -> str:
+        if type(self.value) is not str:
+            self._expected("a string")
+        return self.value
+
+    def integer(self) -> int:
+        if type(self.value) is not int:
+            self._expected("a whole number")
+        return self.value
+
+    def boolean(self) -> bool:
+        if type(self.value) is not bool:
+            self._expected("true or false")
+        return self.value
+
+    def number(self) -> float:
+        if not _is_finite_number(self.value):
+            self._expected("a finite number")
+        return float(self.value)
+
+    def numbers(self, count: int) -> list[float]:
+        """A list of exactly `count` finite numbers."""
+        values = self.value
+        if (
+            type(values) is not list
+            or len(values) != count
+            or not all(map(_is_finite_number, values))
+        ):
+            self._expected(f"a list of {count} finite numbers")
+        return [float(value) for value in values]
+
+
+def _is_finite_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
+
+
+def read_lines(path: str | Path) -> list[Field]:
+    """All lines of a JSON lines file, blank ones left out; every line must be an object.
+
+    Raises: InputError if the file cannot be read, is empty, or has a line that is not JSON. NaN and
+    Infinity are not JSON.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    lines = []
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        field = Field(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+        field.object()
+        lines.append(field)
+    if not lines:
+        raise InputError(f"{path}: the file holds no lines; give one JSON object per line")
+    return lines
+
+
+def _parse(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        problem = f"not UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at column {error.colno}"
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError as error:  # NaN, or a whole number of thousands of digits
+        problem = str(error)
+    raise InputError(f"{where}: not JSON: {problem}")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not allowed")

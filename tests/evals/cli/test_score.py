@@ -1,0 +1,267 @@
+"""`blip3o-eval score` on recorded inputs: right answers to stdout, one clear line for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from evals.cli.score import score
+from evals.errors import EvalError
+
+GOOD: dict[str, Any] = {
+    "id": "a",
+    "image_size": [64, 64],
+    "metadata": {"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red"}]},
+    "detections": [
+        {"class": "dog", "box": [1, 2, 30.5, 40], "score": 0.5, "color_logits": [9, *range(9)]}
+    ],
+}
+
+
+def run(*args: str | Path) -> Result:
+    return CliRunner().invoke(score, [str(a) for a in args], catch_exceptions=True)
+
+
+def write(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def complaint(*args: str | Path) -> str:
+    """The one line of an error that ends in exit status 2, with nothing on stdout."""
+    result = run(*args)
+    assert result.stdout == ""
+    if isinstance(result.exception, SystemExit):
+        assert result.exit_code == 2
+        return result.stderr.strip().splitlines()[-1]
+    assert isinstance(result.exception, EvalError), repr(result.exception)
+    assert result.exception.exit_code == 2
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**GOOD, **changes}
+
+
+def with_detection(**changes: Any) -> dict[str, Any]:
+    return changed(detections=[{**GOOD["detections"][0], **changes}])
+
+
+def with_clause(**changes: Any) -> dict[str, Any]:
+    clause = {"class": "dog", "count": 1, **changes}
+    return changed(metadata={"tag": "colors", "include": [clause]})
+
+
+def without(record: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in record.items() if k != key}
+
+
+def test_recorded_detections_get_the_official_verdicts(golden: Path) -> None:
+    path = golden / "geneval" / "verdicts.jsonl"
+    result = run("--task", "geneval", "--detections", path, "--json")
+    assert result.exit_code == 0 and result.stderr == ""
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    cases = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == len(cases) == 42
+    for row, case in zip(rows, cases, strict=True):
+        assert list(row) == ["id", "correct", "reason", "details"]
+        assert row["id"] == case["id"]
+        assert row["correct"] is case["official"]["correct"]
+        assert row["reason"] in case["official"]["reason_any_of"]
+        assert row["details"] == case["official"]["details"]
+
+
+def test_recorded_crops_are_cut_as_upstream_cuts_them(golden: Path) -> None:
+    path = golden / "geneval" / "color_crops.jsonl"
+    result = run("--task", "geneval", "--crops", path, "--json")
+    assert result.exit_code == 0
+    cases = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert rows == [
+        {"id": c["id"], "size": c["official"]["size"], "pixels": c["official"]["pixels"]}
+        for c in cases
+    ]
+    assert len(rows) == 6
+
+
+def test_upstream_results_are_summarised(tmp_path: Path) -> None:
+    rows = [
+        {"filename": f"{i}.png", "tag": t, "prompt": "p", "correct": c, "reason": "", "metadata": m}
+        for i, (t, c, m) in enumerate(
+            [("counting", True, "{1}"), ("counting", False, "{1}"), ("colors", False, "{2}")]
+        )
+    ]
+    path = write(tmp_path / "results.jsonl", *rows)
+    result = run("--task", "geneval", "--results", path, "--json")
+    assert json.loads(result.stdout) == {
+        "total_images": 3,
+        "total_prompts": 2,
+        "correct_images_percent": pytest.approx(100 / 3),
+        "correct_prompts_percent": 50.0,
+        "tags": {"counting": 0.5, "colors": 0.0},
+        "tag_order": ["counting", "colors"],
+        "overall": 0.25,
+    }
+
+
+def test_without_json_a_table_is_printed_and_terminals_are_safe(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", changed(id="\x1b[2J\ud800"), changed(detections=[]))
+    result = run("--task", "geneval", "--detections", path)
+    assert result.stdout.splitlines() == [
+        "id               correct  reason",
+        "\\u001b[2J\\ud800  yes",
+        "a                no       expected dog>=1, found 0",
+        "correct: 1 of 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        changed(metadata={"tag": ""}),
+        without(GOOD, "image_size"),
+        changed(official={"correct": "whatever"}, group=7),
+        with_detection(box=[30, 40, -1, -2.5]),
+        with_detection(**{"class": "unicorn"}),
+        with_clause(**{"class": "unicorn"}),
+        with_clause(color="mauve"),
+        with_clause(count=0),
+        changed(metadata={"tag": "x", "include": [{"class": "dog", "count": 1}]}, detections=[]),
+        changed(
+            metadata={"tag": "x", "include": [{"class": "dog", "count": 1}]},
+            detections=[{"class": "dog", "box": [0, 0, 1, 1], "score": 1}],
+        ),
+    ],
+)
+def test_unusual_but_valid_lines_are_scored(tmp_path: Path, record: dict[str, Any]) -> None:
+    path = write(tmp_path / "d.jsonl", record)
+    result = run("--task", "geneval", "--detections", path, "--json")
+    assert result.exit_code == 0, result.exception
+    assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (without(GOOD, "id"), "id is missing"),
+        (without(GOOD, "metadata"), "metadata is missing"),
+        (without(GOOD, "detections"), "detections is missing"),
+        (changed(id=3), "id must be a string, got 3"),
+        (changed(metadata="x"), 'metadata must be an object, got "x"'),
+        (changed(metadata={}), "metadata.tag is missing"),
+        (changed(metadata={"tag": None}), "metadata.tag must be a string, got null"),
+        (changed(metadata={"tag": "", "include": {}}), "metadata.include must be a list"),
+        (changed(metadata={"tag": "", "exclude": None}), "metadata.exclude must be a list"),
+        (changed(detections={}), "detections must be a list, got {}"),
+        (changed(detections=[[]]), "detections[0] must be an object"),
+        (changed(image_size=[3]), "image_size must be a list of 2 finite numbers, got [3]"),
+        (with_clause(count="1"), "metadata.include[0].count must be a whole number"),
+        (with_clause(count=1.0), "metadata.include[0].count must be a whole number, got 1.0"),
+        (with_clause(count=True), "metadata.include[0].count must be a whole number, got true"),
+        (with_clause(color=None), "metadata.include[0].color must be a string"),
+        (with_clause(position=["left of"]), "position must be [relation, number of an earlier"),
+        (with_clause(position=["left of", 0]), "names clause 0, but only the 0 clauses before"),
+        (with_detection(box=[1, 2, 3]), "detections[0].box must be a list of 4 finite numbers"),
+        (with_detection(box=[1, 2, 3, "4"]), "detections[0].box must be a list of 4 finite"),
+        (with_detection(box=[1, 2, 3, True]), "detections[0].box must be a list of 4 finite"),
+        (with_detection(box=[1, 2, 3, 10**400]), "detections[0].box must be a list of 4 finite"),
+        (with_detection(box=[1, 2, 3, 1e39]), "detections[0].box must stay within float32"),
+        (with_detection(score="0.5"), "detections[0].score must be a finite number"),
+        (with_detection(score=None), "detections[0].score must be a finite number, got null"),
+        (with_detection(**{"class": 1}), "detections[0].class must be a string, got 1"),
+        (with_detection(color_logits=[1]), "color_logits must be a list of 10 finite numbers"),
+        (
+            changed(detections=[without(GOOD["detections"][0], "color_logits")]),
+            "no color_logits",
+        ),
+    ],
+)
+def test_a_bad_line_is_refused_with_file_and_line(
+    tmp_path: Path, record: dict[str, Any], expected: str
+) -> None:
+    path = write(tmp_path / "d.jsonl", GOOD, record)
+    message = complaint("--task", "geneval", "--detections", path, "--json")
+    assert message.startswith(f"{path}:2: ")
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b'{"id": ', "not JSON"),
+        (b"[1]", "must be an object, got [1]"),
+        (b'{"a": NaN}', "NaN is not allowed"),
+        (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
+        (b'{"a": 1} {"b": 2}', "Extra data at column 10"),
+    ],
+)
+def test_a_line_that_is_not_a_json_object_is_refused(
+    tmp_path: Path, raw: bytes, expected: str
+) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\n\n" + raw)
+    message = complaint("--task", "geneval", "--detections", path)
+    assert message.startswith(f"{path}:3: ") and expected in message
+
+
+def test_a_file_without_lines_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(" \n\n")
+    assert "holds no lines" in complaint("--task", "geneval", "--detections", empty)
+    missing = tmp_path / "no.jsonl"
+    assert "No such file" in complaint("--task", "geneval", "--detections", missing)
+    assert "Is a directory" in complaint("--task", "geneval", "--detections", tmp_path)
+
+
+def test_crops_that_make_no_picture_are_refused(tmp_path: Path) -> None:
+    crop = {
+        "id": "c",
+        "mode": "L",
+        "pixels": [[1, 2], [3, 4]],
+        "mask": None,
+        "box": [0, 0, 2, 2],
+    }
+    for change, expected in (
+        ({"mode": "P"}, "mode must be one of 1, L, LA, RGB"),
+        ({"pixels": [[1, 2], [3]]}, "pixels must be rows of equal length of numbers from 0 to 255"),
+        ({"pixels": [[1, 256]]}, "pixels must be rows of equal length of numbers from 0 to 255"),
+        ({"pixels": []}, "pixels must be rows of equal length"),
+        ({"mode": "RGB"}, "pixels must be rows of equal length of pixels"),
+        ({"mode": "RGB", "pixels": [[[1, 2]]]}, "pixels must have 3 numbers per pixel"),
+        ({"mask": [[1, 0]]}, "mask must be null or 2 rows of 2 zeros and ones"),
+        ({"mask": [[1, 0], [2, 0]]}, "mask must be null or 2 rows of 2 zeros and ones"),
+        ({"box": [2, 0, 0, 2]}, "box cannot be cut out of 2 x 2 pixels"),
+        ({"box": [0, 0, 1e9, 1e9]}, "box cannot be cut out of 2 x 2 pixels"),
+    ):
+        path = write(tmp_path / "c.jsonl", crop, {**crop, **change})
+        message = complaint("--task", "geneval", "--crops", path)
+        assert message.startswith(f"{path}:2: ") and expected in message, (change, message)
+
+
+def test_results_with_a_verdict_that_is_not_a_truth_value_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.jsonl", {"tag": "colors", "metadata": "{}", "correct": 1})
+    message = complaint("--task", "geneval", "--results", path)
+    assert message == f"{path}:1: correct must be true or false, got 1"
+
+
+def test_one_input_that_the_task_reads_is_needed(tmp_path: Path) -> None:
+    needs = "needs one input (--detections FILE or --results FILE or --crops FILE)"
+    assert complaint("--task", "geneval") == f"score --task geneval {needs}, got none"
+    message = complaint("--task", "geneval", "--detections", "a", "--crops", "b")
+    assert message == f"score --task geneval {needs}, got --detections and --crops"
+    for option in ("--images", "--answers"):
+        message = complaint("--task", "geneval", option, tmp_path)
+        assert f"cannot be scored from {option} here; it reads --detections FILE or" in message
+
+
+def test_an_unknown_task_is_refused_with_a_suggestion() -> None:
+    assert complaint("--task", "genval", "--detections", "a") == (
+        "Unknown task 'genval'. Did you mean: geneval?"
+    )
