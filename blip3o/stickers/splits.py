@@ -7,7 +7,7 @@ The lists stand in ``assets/held_out.json``; ``held_out_lists`` is the determini
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -71,48 +71,82 @@ def spec_key(spec: Mapping[str, Any]) -> str:
     return " + ".join(sorted(parts))
 
 
-def _shows_held_out_combination(
-    spec: Mapping[str, Any],
-    class_colors: frozenset[tuple[str, str]],
-    class_pairs: frozenset[frozenset[str]],
+def pair_facts(
+    objects: Sequence[tuple[str, str | None]], relations: Iterable[tuple[int, str, int]] = ()
+) -> set[str]:
+    """Keys of all two-object specs that are true of these (class, colour) objects and relations.
+
+    A red cat left of a dog also shows "1 cat + 1 dog"; so a picture is judged by what it shows, not by its
+    caption.
+    """
+    facts = set()
+    for (name, color), (other, second) in combinations(objects, 2):
+        if name != other:
+            facts.add(spec_key({"include": [_entry(name), _entry(other)]}))
+            if color and second:
+                facts.add(spec_key({"include": [_entry(name, color), _entry(other, second)]}))
+    for i, relation, j in relations:
+        placed = {**_entry(objects[i][0]), "position": (relation, 0)}
+        facts.add(spec_key({"include": [_entry(objects[j][0]), placed]}))
+    return facts
+
+
+def _entry(name: str, color: str | None = None) -> dict[str, Any]:
+    return {"class": name, "count": 1, **({"color": color} if color else {})}
+
+
+def shows_held_out(
+    objects: Sequence[tuple[str, str | None]],
+    relations: Iterable[tuple[int, str, int]] = (),
+    lists: HeldOut | None = None,
 ) -> bool:
-    include = spec.get("include") or []
-    if any((e["class"], e["color"]) in class_colors for e in include if e.get("color")):
+    """True when (class, colour) objects with relations (i, relation, j) show anything that is held out."""
+    lists = lists or held_out()
+    if any((name, color) in lists.class_colors for name, color in objects):
         return True
-    classes = sorted({e["class"] for e in include})
-    return any(frozenset(pair) in class_pairs for pair in combinations(classes, 2))
+    names = sorted({name for name, _ in objects})
+    if any(frozenset(pair) in lists.class_pairs for pair in combinations(names, 2)):
+        return True
+    return not lists.specs.isdisjoint(pair_facts(objects, relations))
 
 
 def is_held_out(spec: Mapping[str, Any]) -> bool:
-    """True when training never showed this GenEval-style spec: a held-out combination or an exact spec."""
-    lists = held_out()
-    return (
-        _shows_held_out_combination(spec, lists.class_colors, lists.class_pairs)
-        or spec_key(spec) in lists.specs
-    )
+    """True when no training picture shows what this GenEval-style spec asks for.
+
+    That is so when it names a held-out (class, colour) or pair of classes, or is (or implies) one of the
+    held-out specs.
+    """
+    return _line_held_out(spec, held_out())
+
+
+def _line_held_out(spec: Mapping[str, Any], lists: HeldOut) -> bool:
+    include = spec.get("include") or []
+    objects = [(entry["class"], entry.get("color")) for entry in include]
+    placed = [(i, e["position"]) for i, e in enumerate(include) if e.get("position")]
+    return shows_held_out(objects, [(i, relation, j) for i, (relation, j) in placed], lists)
 
 
 def held_out_lists(prompts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The content of ``held_out.json``, from GenEval's metadata lines; the same every time.
 
     Every class loses one colour, every colour eight classes (80 of 800 pairs). Every class loses eight
-    partners (320 of 3,160 pairs). Of each two-object tag exactly half the prompts are held out: first those
-    that show a held-out combination anyway, then others drawn at random.
+    partners (320 of 3,160 pairs). Of each tag with two objects exactly half the prompts are held out: first
+    those that the other lists cover anyway, then others drawn at random.
     """
     classes = Stream("held-out", "class colours").shuffled(CLASSES)
     colors = sorted((c, COLORS[i % len(COLORS)]) for i, c in enumerate(classes))
     ring = Stream("held-out", "class pairs").shuffled(CLASSES)
     n = len(ring)
     pairs = sorted(sorted((ring[i], ring[(i + step) % n])) for i in range(n) for step in (1, 7, 18, 31))
-    pair_set, color_set = frozenset(map(frozenset, pairs)), frozenset(colors)
     by_tag: dict[str, list[Mapping[str, Any]]] = {tag: [] for tag in SPEC_TAGS}
     for prompt in prompts:
         if prompt["tag"] in by_tag:
             by_tag[prompt["tag"]].append(prompt)
     specs: set[str] = set()
     for tag, lines in by_tag.items():
+        lists = HeldOut(frozenset(colors), frozenset(map(frozenset, pairs)), frozenset(specs))
         order = Stream("held-out", "specs", tag).shuffled(lines)
-        order.sort(key=lambda line: not _shows_held_out_combination(line, color_set, pair_set))
+        order.sort(key=lambda line, lists=lists: not _line_held_out(line, lists))
         specs.update(spec_key(line) for line in order[: (len(order) + 1) // 2])
     return {
         "format": 1,
