@@ -113,6 +113,23 @@ class Scan:
             for handle in handles:
                 handle.close()
 
+    def only(self, path: Path) -> Scan:
+        """The part of this scan that lies in one file."""
+        part = Scan([path], self.total)
+        number = self.files.index(path)
+        for position in range(self.total):
+            if self.file_of[position] == number:
+                part.file_of[position] = 0
+                part.offset_of[position] = self.offset_of[position]
+        return part
+
+    def line(self, position: int) -> bytes:
+        """The raw line of one position."""
+        path = self.files[self.file_of[position]]
+        with open(path, "rb") as file:
+            file.seek(self.offset_of[position])
+            return file.readline()
+
     def rewrite(self, path: Path) -> None:
         """Write the usable lines to ``path``, in plan order, in one atomic step."""
         temporary = path.with_name(f".{path.name}.tmp")

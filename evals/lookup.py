@@ -1,0 +1,100 @@
+"""From the names a user gives to a task, a model and a judge; nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from evals import registry
+from evals.api import Judge, Model, ModelOptions, Task
+from evals.config import RunConfig
+from evals.discovery import discover
+from evals.errors import MissingRequirementError, UnknownNameError, UsageError, suggest
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_task(name: str) -> Task:
+    """The task of a registered name. Raises UnknownNameError with a suggestion."""
+    discover()
+    return registry.tasks.get(name)()  # type: ignore[no-any-return]
+
+
+def find_model(config: RunConfig) -> Model:
+    """The model that ``config.model.name`` means: a registered name (``name:argument`` passes the
+    argument on), else a folder or hub id of BLIP3-o weights.
+
+    Raises UnknownNameError with a suggestion, or what the model's factory raises when weights or
+    packages are missing.
+    """
+    discover()
+    name = config.model.name
+    options = ModelOptions(
+        device=config.model.device,
+        dtype=config.model.dtype,
+        revision=config.model.revision,
+        guidance_scale=config.generation.guidance_scale,
+        steps=config.generation.steps,
+        height=config.generation.height,
+        width=config.generation.width,
+        extra=config.model.args,
+    )
+    if name in registry.models:
+        return registry.models.get(name)("", options)  # type: ignore[no-any-return]
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in registry.models:
+        return registry.models.get(prefix)(rest, options)  # type: ignore[no-any-return]
+    is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
+    if is_path or _HUB_ID.fullmatch(name):
+        return registry.models.get("blip3o")(name, options)  # type: ignore[no-any-return]
+    known = registry.models.names()
+    raise UnknownNameError(
+        f"Unknown model {name!r}.{suggest(name, known)} A folder or a hub id (owner/name) of BLIP3-o "
+        "weights also works."
+    )
+
+
+def find_judge(config: RunConfig, task: Task, model: Model) -> Judge | None:
+    """The judge that was asked for, or for "auto" the one of the model's domain.
+
+    None for tasks without a judge. Raises UsageError when "auto" has no answer.
+    """
+    discover()
+    if not task.judges:
+        return None
+    name = config.judge.name
+    if name == "auto":
+        domain = model.identity.domain
+        by_domain = {"test": "dummy", **task.judges}
+        if domain not in by_domain:
+            names = ", ".join(registry.judges.names())
+            raise UsageError(
+                f"task {task.name!r} knows no judge for pictures of domain {domain!r} (model "
+                f"{model.identity.name!r}): choose one with --judge, known are: {names}"
+            )
+        name = by_domain[domain]
+    options = ModelOptions(device=config.model.device, extra=config.judge.args)
+    prefix, _, rest = name.partition(":")
+    if name not in registry.judges and prefix in registry.judges:
+        return registry.judges.get(prefix)(rest, options)  # type: ignore[no-any-return]
+    if config.judge.name == "auto" and name not in registry.judges:
+        raise MissingRequirementError(
+            f"judge {name!r}, which task {task.name!r} takes for domain {model.identity.domain!r}, is not "
+            f"part of this version: choose one with --judge, known are: {', '.join(registry.judges.names())}"
+        )
+    return registry.judges.get(name)("", options)  # type: ignore[no-any-return]
+
+
+def identity_json(thing: Any) -> dict[str, Any]:
+    """An Identity as the manifest holds it."""
+    identity = thing.identity
+    return {
+        "name": identity.name,
+        "version": identity.version,
+        "weights_sha256": identity.digest,
+        "domain": identity.domain,
+        "is_test_double": identity.is_test_double,
+        "settings": dict(identity.settings),
+        "info": dict(identity.info),
+    }

@@ -1,0 +1,483 @@
+"""Runs one task on one model: plan -> generate -> score -> aggregate -> report.
+
+Each phase is on disk before the next starts, and every phase first looks at what is there. So the
+same command resumes after any interruption, and on a finished run it only reads: no model is built
+and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals import config as configs
+from evals import provenance, publish
+from evals.api import Judge, Model, Task
+from evals.config import RunConfig
+from evals.errors import LockedError, StoreError, UsageError
+from evals.generate import generate_outputs
+from evals.jsonl import Scan
+from evals.lookup import find_judge, find_model, find_task, identity_json
+from evals.plan import Plan, cut, spread_evenly
+from evals.progress import Progress
+from evals.results import SCHEMA_VERSION, RunData, load
+from evals.scoring import compute_results, read_scores, score_outputs
+from evals.store import REPORT, RESULTS, RunStore, whole_batches, write_json, writing
+
+if TYPE_CHECKING:
+    import pandas
+
+log = logging.getLogger("evals")
+DEFAULT_ROOT = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; none of it changes a number."""
+
+    output: Path | None = None
+    shard: tuple[int, int] = (0, 1)
+    fresh: bool = False
+    retry_errors: bool = False
+    quiet: bool = False
+    report: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as ``evaluate`` leaves it.
+
+    ``problem`` is None when the run is finished and sound; else one line: too many samples failed, or
+    nothing could be scored. ``pending`` counts outputs that other shards still have to make.
+    """
+
+    data: RunData
+    pending: int = 0
+    problem: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def root(self) -> Path:
+        return self.data.root
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self.data.manifest
+
+    @property
+    def results(self) -> Mapping[str, Any] | None:
+        """The content of ``results.json`` (schema: ``evals.results``); None while shards are missing."""
+        return self.data.results
+
+    @property
+    def report_path(self) -> Path | None:
+        path = self.root / REPORT
+        return path if path.exists() else None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per output with its score."""
+        return self.data.to_pandas()
+
+
+def evaluate(
+    task: str | Task,
+    model: str | Model = "nano",
+    *,
+    judge: str | Judge = "auto",
+    output: str | Path | None = None,
+    config: RunConfig | None = None,
+    shard: tuple[int, int] = (0, 1),
+    fresh: bool = False,
+    retry_errors: bool = False,
+    quiet: bool = False,
+    report: bool = True,
+    **settings: Any,
+) -> Run:
+    """Evaluate a model on a task and return the finished (or resumed) run.
+
+    Args: task, model, judge: names, or objects of the protocols in ``evals.api``. output: run folder;
+    default ``runs/<task>-<model>-<first 8 of the configuration's sha256>``. settings: keys of RunConfig,
+    dotted ones with two underscores: ``limit=24, generation__steps=20, tracking__enabled=False``.
+    config: a whole RunConfig instead of settings.
+    Raises: UsageError and its children before anything is generated; ModelError, JudgeError and
+    StoreError while running, with everything so far kept on disk.
+    """
+    if config is None:
+        config = _config_from(task, model, judge, settings)
+    elif settings:
+        raise UsageError(f"give either config or settings, not both (got {', '.join(settings)})")
+    if retry_errors and shard[1] > 1:
+        raise UsageError("--retry-errors works on a whole run: give it without --shard")
+    options = RunOptions(
+        Path(output) if output is not None else None, shard, fresh, retry_errors, quiet, report
+    )
+    the_task = find_task(task) if isinstance(task, str) else task
+    the_model = find_model(config) if isinstance(model, str) else model
+    the_judge = find_judge(config, the_task, the_model) if isinstance(judge, str) else judge
+    return _Runner(config, options, the_task, the_model, the_judge).run()
+
+
+def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any]) -> RunConfig:
+    layer: dict[str, Any] = {}
+    configs.set_key(layer, "task", task if isinstance(task, str) else task.name)
+    configs.set_key(layer, "model.name", model if isinstance(model, str) else model.identity.name)
+    configs.set_key(layer, "judge.name", judge if isinstance(judge, str) else judge.identity.name)
+    for key, value in settings.items():
+        configs.set_key(layer, key.replace("__", "."), value)
+    return configs.resolve([("argument", layer)])[0]
+
+
+def default_folder(task: str, model: str, config_sha256: str) -> Path:
+    """``runs/geneval-nano-1a2b3c4d``; other characters than letters, digits, ``._-`` become ``-``."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{model}").strip("-.")
+    return DEFAULT_ROOT / f"{name}-{config_sha256[:8]}"
+
+
+class _Runner:
+    def __init__(
+        self,
+        config: RunConfig,
+        options: RunOptions,
+        task: Task,
+        model: Model,
+        judge: Judge | None,
+    ) -> None:
+        self.config, self.options = config, options
+        self.task, self.model, self.judge = task, model, judge
+        self.per_sample = 1 if task.kind == "understanding" else config.num_images or task.num_images
+        self.official = task.samples()
+        limit = config.limit or len(self.official)
+        self.samples = tuple(spread_evenly(self.official, task.groups, limit))
+        self._check_capabilities()
+        self.fingerprint = configs.fingerprint(
+            config,
+            task=(task.name, task.version, task.digest()),
+            num_images=self.per_sample,
+            model=model.identity,
+            judge=judge.identity if judge else None,
+        )
+        self.sha256 = configs.sha256_of(self.fingerprint)
+        root = options.output or default_folder(task.name, model.identity.name, self.sha256)
+        self.store = RunStore(root)
+        self.session: dict[str, Any] = {}
+
+    def _check_capabilities(self) -> None:
+        needed = "generate" if self.task.kind == "generation" else "answer"
+        if not hasattr(self.model, needed):
+            what = "pictures" if needed == "generate" else "answers"
+            raise UsageError(
+                f"model {self.model.identity.name!r} makes no {what}, which task {self.task.name!r} needs"
+            )
+
+    # -- the story ----------------------------------------------------------------------------
+
+    def run(self) -> Run:
+        store = self.store
+        try:
+            store.lock(self.options.shard)
+            store.check_is_ours()
+            if self.options.fresh:
+                store.clear()
+            is_resumed = store.open_manifest(self._new_manifest(), configs.differing_keys)
+            plan = self._plan()
+            outputs = self._outputs(plan)
+            if is_resumed and self._is_finished(plan, outputs):
+                return self._finish_again()
+            self._start_session()
+            self._generate(plan, outputs)
+            return self._after_generation(plan)
+        finally:
+            store.close()
+
+    def _after_generation(self, plan: Plan) -> Run:
+        outputs = self.store.scan_outputs(plan)
+        missing = len(plan) - outputs.num_done
+        if missing:
+            return Run(load(self.store.root), pending=missing)
+        if self.options.shard[1] > 1:
+            try:
+                self.store.lock_merge()
+            except LockedError:
+                return Run(load(self.store.root), notes=("another shard merges and scores",))
+            if self._is_finished(plan, outputs := self.store.scan_outputs(plan)):
+                return self._finish_again()
+        outputs = self._merge(plan, outputs)
+        self._score(plan, outputs)
+        return self._finish(plan)
+
+    def _plan(self) -> Plan:
+        auto = self.store.manifest["auto"]
+        return Plan(
+            self.samples,
+            self.per_sample,
+            auto["batch_size"],
+            self.config.seed,
+            series=self.config.seed_mode == "upstream",
+        )
+
+    @property
+    def _judge_batch_size(self) -> int:
+        return int(self.store.manifest["auto"]["judge.batch_size"])
+
+    # -- generation ---------------------------------------------------------------------------
+
+    def _outputs(self, plan: Plan) -> Scan:
+        """What is on disk; the file that this process appends to is left with whole batches only."""
+        outputs = self.store.scan_outputs(plan)
+        for place in outputs.damaged:
+            log.warning("%s/%s is damaged: its batch is made again", self.store.root, place)
+        if self.options.retry_errors:
+            for batch in plan.batches():
+                if any(outputs.is_error[p] and outputs.has(p) for p in batch.positions):
+                    outputs.forget(batch)
+        if outputs.is_clean or not outputs.files:
+            return outputs
+        if self.options.shard[1] == 1:
+            return self._merge(plan, outputs)
+        own = self.store.outputs_path(self.options.shard)
+        if own in outputs.files:
+            with writing(own):
+                outputs.only(own).rewrite(own)
+        return self.store.scan_outputs(plan)
+
+    def _merge(self, plan: Plan, outputs: Scan) -> Scan:
+        """One ``outputs.jsonl`` in plan order; shard files go once their lines are in it."""
+        if outputs.is_clean and outputs.files == [self.store.outputs_path()]:
+            return outputs
+        path = self.store.outputs_path()
+        with writing(path):
+            outputs.rewrite(path)
+            for shard_file in self.store.shard_files():
+                shard_file.unlink()
+        return self.store.scan_outputs(plan)
+
+    def _generate(self, plan: Plan, outputs: Scan) -> None:
+        pending = whole_batches(plan, outputs, self.options.shard)
+        if not pending:
+            return
+        self.store.drop_scores()
+        mine = sum(len(b) for b in plan.batches(self.options.shard))
+        left = sum(len(b) for b in pending)
+        self._say(f"load model {self.model.identity.name}")
+        self.model.load()
+        self._note(device=str(getattr(self.model, "device", self.config.model.device)))
+        with Progress("generate", mine, mine - left, is_quiet=self.options.quiet) as progress:
+            try:
+                generate_outputs(
+                    self.store,
+                    plan,
+                    pending,
+                    self.model,
+                    self.config,
+                    self.task.kind,
+                    self.options.shard,
+                    progress,
+                )
+            finally:
+                self._note(generated=left, generate_s=round(progress.seconds, 2))
+        self.model.close()
+
+    # -- scoring ------------------------------------------------------------------------------
+
+    def _scores(self, plan: Plan) -> Scan:
+        scores = self.store.scan_scores(plan, self._judge_batch_size)
+        for place in scores.damaged:
+            log.warning("%s/%s is damaged: its batch is scored again", self.store.root, place)
+        if scores.files and not scores.is_clean:
+            with writing(self.store.root):
+                scores.rewrite(scores.files[0])
+            scores = self.store.scan_scores(plan, self._judge_batch_size)
+        return scores
+
+    def _score(self, plan: Plan, outputs: Scan) -> None:
+        scores = self._scores(plan)
+        batches = cut(len(plan), self._judge_batch_size)
+        pending = [b for b in batches if not scores.has_batch(b)]
+        if not pending:
+            return
+        left = sum(len(b) for b in pending)
+        if self.judge is not None:
+            self._say(f"load judge {self.judge.identity.name}")
+            self.judge.load()
+        with Progress("score", len(plan), len(plan) - left, is_quiet=self.options.quiet) as progress:
+            score_outputs(self.store, plan, outputs, pending, self.task, self.judge, progress)
+            self._note(scored=left, score_s=round(progress.seconds, 2))
+        if self.judge is not None:
+            self.judge.close()
+        if scores.num_done and not self._scores(plan).is_clean:
+            raise StoreError(f"{self.store.root}: scores.jsonl changed while it was written")
+
+    def _say(self, text: str) -> None:
+        if not self.options.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    # -- finishing ----------------------------------------------------------------------------
+
+    def _is_finished(self, plan: Plan, outputs: Scan) -> bool:
+        root = self.store.root
+        return (
+            self.store.manifest["status"] == "finished"
+            and (root / RESULTS).exists()
+            and outputs.num_done == len(plan)
+            and not self.store.shard_files()
+            and self._scores(plan).num_done == len(plan)
+        )
+
+    def _finish(self, plan: Plan) -> Run:
+        rows = read_scores(self._scores(plan))
+        results = compute_results(self.task, self.store.manifest, rows, self._timing())
+        write_json(self.store.root / RESULTS, results)
+        self.store.update_manifest(lambda m: m.update(status="finished"))
+        return self._publish()
+
+    def _finish_again(self) -> Run:
+        return self._publish(is_again=True)
+
+    def _publish(self, is_again: bool = False) -> Run:
+        notes = []
+        if self.options.report and not (is_again and (self.store.root / REPORT).exists()):
+            notes += publish.write_report(self.store.root)
+        mlflow = self.store.manifest["mlflow"]
+        if self.config.tracking.enabled and not (is_again and mlflow):
+            record, note = publish.track(self.store.root, self.config.tracking, mlflow)
+            self.store.update_manifest(lambda m: m.update(mlflow=record))
+            notes += note
+        data = load(self.store.root)
+        return Run(data, problem=self._problem(data), notes=tuple(notes))
+
+    def _problem(self, data: RunData) -> str | None:
+        assert data.results is not None
+        counts = data.results["counts"]
+        if not counts["scored"]:
+            return f"none of {counts['outputs']} outputs could be scored: see {data.root / 'scores.jsonl'}"
+        share = counts["failed"] / counts["outputs"]
+        if share > self.config.max_errors:
+            first = next(row for row in data.scores() if "failed" in row["details"])
+            return (
+                f"{counts['failed']} of {counts['outputs']} outputs failed ({share:.1%}, allowed are "
+                f"{self.config.max_errors:.1%}); the first: {first['sample_id']}: {first['unscored']}. "
+                "Make them again with --retry-errors"
+            )
+        return None
+
+    def _timing(self) -> dict[str, Any]:
+        sessions = self.store.manifest["sessions"]
+        generate_s = sum(s.get("generate_s", 0.0) for s in sessions)
+        score_s = sum(s.get("score_s", 0.0) for s in sessions)
+        generated = sum(s.get("generated", 0) for s in sessions)
+        return {
+            "sessions": len(sessions),
+            "generate_s": round(generate_s, 2),
+            "score_s": round(score_s, 2),
+            "outputs_per_s": round(generated / generate_s, 3) if generate_s else None,
+        }
+
+    # -- manifest -----------------------------------------------------------------------------
+
+    def _new_manifest(self) -> dict[str, Any]:
+        task, config = self.task, self.config
+        groups: dict[str, int] = {}
+        for sample in self.samples:
+            groups[sample.group] = groups.get(sample.group, 0) + 1
+        judge = None
+        if self.judge is not None:
+            judge = {**identity_json(self.judge), "accuracy": dict(self.judge.accuracy())}
+        return {
+            "schema": SCHEMA_VERSION,
+            "status": "running",
+            "config": configs.public_config(config),
+            "fingerprint": self.fingerprint,
+            "config_sha256": self.sha256,
+            "auto": self._resolved_batch_sizes(),
+            "task": {
+                "name": task.name,
+                "version": task.version,
+                "kind": task.kind,
+                "prompts_sha256": task.digest(),
+                "groups": groups,
+                "card": dict(task.card),
+            },
+            "model": identity_json(self.model),
+            "judge": judge,
+            "plan": {
+                "samples": len(self.samples),
+                "official_samples": len(self.official),
+                "per_sample": self.per_sample,
+                "official_per_sample": task.num_images,
+                "outputs": len(self.samples) * self.per_sample,
+            },
+            "partial": len(self.samples) < len(self.official),
+            "deviations": self._deviations(),
+            "warnings": self._warnings(),
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
+            "platform": provenance.platform_info(),
+            "sessions": [],
+            "mlflow": None,
+        }
+
+    def _resolved_batch_sizes(self) -> dict[str, int]:
+        wanted = self.config.batch_size
+        sizes = {"batch_size": self.model.identity.batch_size if wanted == "auto" else int(wanted)}
+        wanted = self.config.judge.batch_size
+        default = self.judge.identity.batch_size if self.judge else 64
+        sizes["judge.batch_size"] = default if wanted == "auto" else int(wanted)
+        return sizes
+
+    def _deviations(self) -> list[str]:
+        found = []
+        if len(self.samples) < len(self.official):
+            found.append(f"{len(self.samples)} of {len(self.official)} samples were run (--limit)")
+        if self.task.kind == "generation" and self.per_sample != self.task.num_images:
+            found.append(
+                f"{self.per_sample} pictures per prompt, the protocol has {self.task.num_images}"
+            )
+        return found
+
+    def _warnings(self) -> list[str]:
+        if self.judge is None:
+            return []
+        judge, model = self.judge.identity, self.model.identity
+        if judge.domain == model.domain:
+            return []
+        return [
+            f"judge {judge.name!r} was made for pictures of domain {judge.domain!r}, this model makes "
+            f"{model.domain!r}: its verdicts mean little here"
+        ]
+
+    def _start_session(self) -> None:
+        shard = "{}/{}".format(*self.options.shard)
+        self.session = {
+            "number": len(self.store.manifest["sessions"]),
+            "started": provenance.now(),
+            "shard": shard,
+            "versions": provenance.versions(),
+        }
+        first = self.store.manifest["versions"]
+        changed = [
+            f"{k} {first.get(k)} -> {v}"
+            for k, v in self.session["versions"].items()
+            if v != first.get(k)
+        ]
+        if changed:
+            log.warning("%s was begun with other versions: %s", self.store.root, ", ".join(changed))
+
+        def change(manifest: dict[str, Any]) -> None:
+            self.session["number"] = len(manifest["sessions"])
+            manifest["sessions"].append(self.session)
+            manifest["status"] = "running"
+
+        self.store.update_manifest(change)
+
+    def _note(self, **values: Any) -> None:
+        self.session.update(values)
+
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["sessions"][self.session["number"]] = self.session
+
+        self.store.update_manifest(change)
