@@ -34,12 +34,12 @@ class WearConfig:
     """How much training pictures suffer. Strengths are upper ends, in pixels of a 64 px picture or in 0..1 units."""
 
     untouched: float = 0.35
-    each: float = 0.4
+    each: float = 0.33
     blur_px: float = 1.3
     shrink_to: float = 0.5
     bend_px: float = 1.2
-    noise: float = 0.08
-    speckle: float = 0.08
+    noise: float = 0.07
+    speckle: float = 0.06
     tone: float = 0.08
     compressed: float = 0.15
     scrambled: float = 0.12

@@ -87,7 +87,7 @@ class DetectorStage:
     def batch(self, step: int) -> Batch:
         r = self.recipe
         indices = range(step * r.batch, (step + 1) * r.batch)
-        return make_batch("train", indices, self._worlds, r.wear, np.random.default_rng((r.seed, 1, step)))
+        return make_batch("judge", indices, self._worlds, r.wear, np.random.default_rng((r.seed, 1, step)))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.random.fork_rng(devices=[]):  # torchvision samples proposals from the global stream
@@ -132,7 +132,7 @@ class ColorStage:
         r = self.recipe
         indices = range(step * r.color_batch, (step + 1) * r.color_batch)
         rng = np.random.default_rng((r.seed, 2, step))
-        return make_batch("train", indices, self._worlds, r.wear, rng)
+        return make_batch("judge", indices, self._worlds, r.wear, rng)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         counts = torch.tensor([len(c) for c in batch.colors])

@@ -214,7 +214,7 @@ def make_scene(split: str, index: int, config: SceneConfig) -> Scene:
         raise ConfigError(f"scene index {index} is negative")
     if split == "unseen_style":
         config = replace(config, styles=(UNSEEN_STYLE,))
-    elif split in ("train", "val") and UNSEEN_STYLE in config.styles:
+    elif split in ("train", "val", "judge") and UNSEEN_STYLE in config.styles:
         raise ConfigError(f"style {UNSEEN_STYLE!r} is held out and cannot be in split {split!r}")
     stream = Stream("scene", split, index, config.scene_key)
     allowed = SPLITS[split]

@@ -25,6 +25,7 @@ _OPPOSITE = {"left of": "right of", "below": "above"}
 SPLITS: dict[str, str] = {
     "train": "seen",
     "val": "seen",
+    "judge": "any",  # the judge is no model under test: it has to know every combination
     "test_seen": "seen",
     "test_unseen": "unseen",
     "unseen_style": "seen",

@@ -1,0 +1,103 @@
+"""The sticker world's judge: a trained detector with masks and colours (`blip3o.stickers.judge`).
+
+Its figures hold for sticker pictures only, so a report names it wherever it prints them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evals.api import Detection, Identity, ModelOptions
+from evals.errors import ConfigError, JudgeError, UsageError
+
+DOMAIN = "stickers"
+
+
+class StickersJudge:
+    """`evals.api.DetectionJudge` around `StickerJudge`. Reading the metadata is cheap; `load` builds the networks."""
+
+    def __init__(self, folder: str | None = None, device: str = "auto") -> None:
+        from blip3o.errors import WeightsError
+
+        try:
+            self._folder, self._metadata = _metadata(folder)
+        except WeightsError as error:
+            raise JudgeError(str(error)) from error
+        self._device = device
+        self._judge: Any = None
+        self.identity = Identity(
+            name="stickers",
+            version=str(self._metadata["version"]),
+            digest=str(self._metadata["sha256"]),
+            domain=DOMAIN,
+            info={"calibration": self._metadata["calibration"], "color_classes": "all"},
+        )
+
+    def load(self) -> None:
+        """Reads the weights. Raises JudgeError when they are missing or damaged."""
+        from blip3o.errors import WeightsError
+        from blip3o.stickers.judge import StickerJudge
+
+        try:
+            self._judge = StickerJudge.load(self._folder, _device(self._device))
+        except WeightsError as error:
+            raise JudgeError(str(error)) from error
+
+    def close(self) -> None:
+        self._judge = None
+
+    def accuracy(self) -> Mapping[str, Any]:
+        """Figures measured on labelled pictures and stored with the weights; {} for weights never measured."""
+        return dict(self._metadata.get("accuracy", {}))
+
+    def detect(
+        self, images: Sequence[Any], color_classes: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[Detection]]:
+        """Detections per picture, best first, in the picture's own pixels. A picture's answer depends on it alone."""
+        if len(images) != len(color_classes):
+            raise UsageError(f"{len(images)} images with {len(color_classes)} lists of colour classes: give one list each")
+        if self._judge is None:
+            self.load()
+        found = self._judge.find([image.convert("RGB") for image in images])
+        return [
+            [
+                Detection(
+                    class_name=f.class_name,
+                    box=tuple(float(v) for v in f.box),
+                    score=f.score,
+                    mask=f.mask,
+                    color_logits=f.color_logits if f.class_name in asked else None,
+                    extras={"pixel_color": f.pixel_color},
+                )
+                for f in row
+            ]
+            for row, asked in zip(found, color_classes, strict=True)
+        ]
+
+
+def create(spec: str, options: ModelOptions) -> StickersJudge:
+    """Factory for `--judge stickers` or `--judge stickers:FOLDER` (weights of another training)."""
+    return StickersJudge(spec or None, options.device)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used by the sticker judge: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def _metadata(folder: str | None) -> tuple[Any, dict[str, Any]]:
+    from pathlib import Path
+
+    from blip3o.stickers.judge_files import FOLDER, read_metadata
+
+    path = Path(folder) if folder else FOLDER
+    return path, read_metadata(path)
