@@ -22,17 +22,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Detection, Metric, Sample, Score, ScoreItem, TaskKind
+from evals.api import Detection, Metric, MetricValue, Sample, Score, ScoreItem, ScoreRow, TaskKind
 
 if TYPE_CHECKING:
+    from evals.metrics.accuracy import MeanOfGroups
     from evals.recorded import Field
     from tasks.generation.geneval_rules import Found
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+TWO_OBJECT_TAGS = ("two_object", "position", "color_attr")
+
+
+@dataclass(frozen=True)
+class Half:
+    """A metric over the prompts that training was kept from, or over the others.
+
+    Rows whose details say nothing about `held_out` (models of real pictures) belong to neither half.
+    """
+
+    metric: MeanOfGroups
+    is_held_out: bool
+
+    @property
+    def name(self) -> str:
+        return self.metric.name
+
+    @property
+    def unit(self) -> str:
+        return self.metric.unit
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.metric.higher_is_better
+
+    def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
+        return self.metric.compute(
+            [row for row in rows if row.score.details.get("held_out") is self.is_held_out]
+        )
 
 
 class GenEval:
@@ -85,24 +118,40 @@ class GenEval:
     def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
         """Verdicts on pictures: value 1 or 0, the official reason, and what the judge found.
 
-        Details: `detections`, class -> rows [x1, y1, x2, y2, score] as upstream's `details`; for
-        prompts that ask for colours `colors`, what was looked at, and `pixel_color_correct`, the
-        verdict by the colour of the pixels inside the masks where the judge measures it.
+        Details: `detections`, class -> rows [x1, y1, x2, y2, score] as upstream's `details`, and for
+        prompts that ask for colours `colors`, the objects whose colour decided. In the sticker world
+        also `held_out`, whether training was kept from such pictures, and `pixel_color_correct`, the
+        verdict when colours are read from the pixels inside the masks.
         """
         if judge is None:
             raise ValueError("geneval needs a judge that finds objects")
         asked = [_color_classes(item.sample.metadata) for item in items]
         found = judge.detect([item.image for item in items], asked)
+        is_sticker_world = judge.identity.domain == "stickers"
         return [
-            _verdict(item.sample.metadata, detections)
+            _verdict(item.sample.metadata, detections, is_sticker_world)
             for item, detections in zip(items, found, strict=True)
         ]
 
     def metrics(self) -> Sequence[Metric]:
-        """`overall`, then the six tags; intervals resample prompts within their tag."""
+        """`overall`, the six tags, then what only the sticker world knows.
+
+        Intervals resample prompts within their tag. `seen_half` and `unseen_half` are plain means of
+        the tags with two objects; `..._by_pixels` read colours from the pixels inside the masks.
+        """
         from evals.metrics.accuracy import GroupMean, MeanOfGroups
 
-        return [MeanOfGroups(TAGS, name="overall"), *(GroupMean(tag, name=tag) for tag in TAGS)]
+        by_pixels = [
+            GroupMean(tag, name=f"{tag}_by_pixels", detail="pixel_color_correct")
+            for tag in ("colors", "color_attr")
+        ]
+        return [
+            MeanOfGroups(TAGS, name="overall"),
+            *(GroupMean(tag, name=tag) for tag in TAGS),
+            Half(MeanOfGroups(TWO_OBJECT_TAGS, name="seen_half"), is_held_out=False),
+            Half(MeanOfGroups(TWO_OBJECT_TAGS, name="unseen_half"), is_held_out=True),
+            *by_pixels,
+        ]
 
     def score_recorded(self, kind: str, lines: Sequence[Field]) -> Sequence[Mapping[str, Any]]:
         """Score recordings; `geneval_records` says what each kind holds."""
@@ -122,21 +171,27 @@ def _color_classes(spec: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(clause["class"] for clause in clauses))
 
 
-def _verdict(spec: Mapping[str, Any], detections: Sequence[Detection]) -> Score:
+def _verdict(
+    spec: Mapping[str, Any], detections: Sequence[Detection], is_sticker_world: bool
+) -> Score:
     from tasks.generation import geneval_rules as rules
 
+    details: dict[str, Any] = {}
+    if is_sticker_world:
+        from blip3o.stickers.splits import is_held_out
+
+        details["held_out"] = is_held_out(spec)
     found = [(detection.class_name, _found(detection)) for detection in detections]
     try:
         verdict = rules.judge(found, spec)
+        details["detections"] = verdict.details()
+        if _color_classes(spec):
+            details["colors"] = _colors(spec, verdict.kept)
+            if is_sticker_world:
+                by_pixels = [(name, _by_pixels(one)) for name, one in found]
+                details["pixel_color_correct"] = rules.judge(by_pixels, spec).correct
     except rules.SpecError as error:
-        return Score.unscored(f"the judge's answer cannot be used: {error}")
-    details: dict[str, Any] = {"detections": verdict.details()}
-    colors = _colors(spec, verdict.kept)
-    if colors:
-        details["colors"] = colors
-        if all("pixel_color" in entry for entry in colors):
-            by_pixels = [(name, _by_pixels(one)) for name, one in found]
-            details["pixel_color_correct"] = rules.judge(by_pixels, spec).correct
+        return Score.unscored(f"the judge's answer cannot be used: {error}", **details)
     return Score(value=float(verdict.correct), reason=verdict.reason, details=details)
 
 
