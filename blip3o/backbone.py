@@ -1,0 +1,236 @@
+"""The autoregressive vision-language backbone behind one small interface.
+
+Dimension letters: B batch, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from blip3o.errors import ConfigError, DataError
+
+ATTENTION_NAME = "blip3o"
+
+
+class BackboneOutput(NamedTuple):
+    """Hidden states after the final norm (B, L, D), and the key/value cache if one was asked for."""
+
+    hidden_states: Tensor
+    cache: Any
+
+
+class Backbone(Protocol):
+    """What the unified model asks of an autoregressive backbone."""
+
+    hidden_size: int
+    image_token_id: int
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+    ) -> Tensor:
+        """Input embeddings (B, L, D), pictures in place of their placeholder tokens."""
+        ...
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        cache: Any = None,
+        use_cache: bool = False,
+    ) -> BackboneOutput:
+        """Causal forward with plain positions (B, L); attention_mask covers the cache, too."""
+        ...
+
+    def logits(self, hidden_states: Tensor) -> Tensor: ...
+
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Tensor: ...
+
+
+def _training_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of the backbone: the fused kernel, except on a CPU with gradients.
+
+    There the backward of the fused kernel costs 2 to 3 times the plain form (see blip3o.layers).
+    query (B, H, S, d); key and value (B, H_kv, L, d) -> (B, S, H, d).
+    """
+    needs_grad = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    if query.device.type != "cpu" or not needs_grad or dropout:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
+        )
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))  # (B, H, S, L)
+    length, seen = scores.shape[-2:]
+    is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if attention_mask is None and is_causal and length > 1:
+        attention_mask = torch.ones(length, seen, dtype=torch.bool, device=query.device).tril()
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.softmax(scores, dim=-1)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION_NAME, _training_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+
+
+class QwenBackbone(nn.Module):
+    """Qwen2.5-VL of any size, by the classes of transformers.
+
+    Image generation uses the same plain position on all three axes of M-RoPE, also where pictures are
+    in the prompt; answering questions uses the model's own positions.
+    """
+
+    def __init__(self, config: Qwen2_5_VLConfig, attn_implementation: str = ATTENTION_NAME) -> None:
+        super().__init__()
+        self.vlm = Qwen2_5_VLForConditionalGeneration._from_config(
+            config, attn_implementation=attn_implementation
+        )
+        self.hidden_size: int = config.text_config.hidden_size
+        self.image_token_id: int = config.image_token_id
+        # transformers gathers these from the direct children of a model; hand on those of the inner one.
+        self.all_tied_weights_keys = {
+            f"vlm.{name}": f"vlm.{source}" for name, source in self.vlm.all_tied_weights_keys.items()
+        }
+        self._no_split_modules = set(self.vlm._no_split_modules)
+        self._skip_keys_device_placement = set(self.vlm._skip_keys_device_placement)
+
+    @property
+    def vision_config(self) -> Any:
+        return self.vlm.config.vision_config
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+    ) -> Tensor:
+        """Input embeddings (B, L, D); pictures, in order, replace the placeholder tokens.
+
+        Args: input_ids (B, L); pixel_values (patches, C*t*p*p) of all pictures, image_grid_thw (pictures, 3).
+        Raises: DataError if placeholders and picture tokens differ in number.
+        """
+        embeddings = self.vlm.get_input_embeddings()(input_ids)
+        if pixel_values is None:
+            return embeddings
+        if image_grid_thw is None:
+            raise DataError("pixel_values need image_grid_thw, one row (time, height, width) per picture")
+        if int(image_grid_thw.prod(dim=-1).sum()) != len(pixel_values):
+            raise DataError(
+                f"image_grid_thw describes {int(image_grid_thw.prod(dim=-1).sum())} patches, "
+                f"pixel_values has {len(pixel_values)}"
+            )
+        features = self.vlm.model.visual(
+            pixel_values.to(self.vlm.model.visual.dtype), grid_thw=image_grid_thw
+        )
+        features = getattr(features, "pooler_output", features).to(embeddings.dtype)
+        places = input_ids == self.image_token_id
+        if int(places.sum()) != len(features):
+            raise DataError(
+                f"the prompts hold {int(places.sum())} image placeholder tokens, the pictures give "
+                f"{len(features)}; a picture needs one placeholder per merged patch"
+            )
+        return embeddings.masked_scatter(places[..., None], features)
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        cache: Any = None,
+        use_cache: bool = False,
+    ) -> BackboneOutput:
+        """inputs_embeds (B, L, D); attention_mask (B, cached + L); position_ids (B, L)."""
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.vlm.config.text_config)
+        output = self.vlm.model.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids[None].expand(3, -1, -1),
+            past_key_values=cache,
+            use_cache=use_cache or cache is not None,
+        )
+        return BackboneOutput(output.last_hidden_state, output.past_key_values)
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """(..., D) -> (..., vocabulary)."""
+        return self.vlm.lm_head(hidden_states)
+
+    def text_logits(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+    ) -> Tensor:
+        """Next-token logits (B, L, vocabulary) with the model's own positions, for understanding."""
+        return self.vlm(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            mm_token_type_ids=self._token_types(input_ids),
+            use_cache=False,
+        ).logits
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """New token ids (B, new), by transformers' ``generate``; prompts are padded on the left."""
+        pictures = {}
+        if pixel_values is not None:
+            pictures = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
+        self.vlm.model.rope_deltas = None  # positions of an earlier call must not leak into this one
+        ids = self.vlm.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            mm_token_type_ids=self._token_types(input_ids),
+            **pictures,
+            **kwargs,
+        )
+        return ids[:, input_ids.shape[1] :]
+
+    def _token_types(self, input_ids: Tensor) -> Tensor:
+        """1 at picture placeholders, 0 at text: transformers asks for it to place pictures."""
+        return (input_ids == self.image_token_id).int()
+
+
+def build_backbone(values: dict[str, Any]) -> QwenBackbone:
+    """The backbone named by ``model_type`` in a configuration dict. Raises: ConfigError."""
+    values = dict(values)
+    kind = values.pop("model_type", None)
+    if kind != "qwen2_5_vl":
+        raise ConfigError(f"backbone model_type {kind!r} is not supported; use qwen2_5_vl")
+    return QwenBackbone(Qwen2_5_VLConfig(**values))
