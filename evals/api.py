@@ -227,7 +227,7 @@ class Model(Protocol):
         """Build the network. Called once, before the first request, never when all is done."""
 
     def close(self) -> None:
-        """Free memory; ``load`` is not called again."""
+        """Free memory; ``load`` may be called again for the next task."""
 
 
 @runtime_checkable

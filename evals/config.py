@@ -34,7 +34,7 @@ class ModelConfig(_Section):
 
     name: str = Field("nano", min_length=1, description="registered name, name:argument, folder or hub id")
     revision: str | None = Field(None, description="commit or tag of a hub id")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:N")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the weights' own")
     args: dict[str, Any] = Field(default_factory=dict, description="further arguments of the model")
 
@@ -198,6 +198,8 @@ def _explain(error: Any, origins: Mapping[str, str]) -> str:
         if name in error.get("ctx", {})
     ]
     expected = error.get("ctx", {}).get("expected")
+    if error["type"] == "string_pattern_mismatch":
+        expected = "auto, cpu, mps, cuda or cuda:N"
     rule = " and ".join(bounds) or (f"one of {expected}" if expected else error["msg"].lower())
     return f"{key} = {value!r}{origin} is not allowed: must be {rule}" if bounds or expected else (
         f"{key} = {value!r}{origin} is not allowed: {rule}"

@@ -46,6 +46,7 @@ class RunOptions:
     retry_errors: bool = False
     quiet: bool = False
     report: bool = True
+    merge_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,17 @@ def evaluate(
     return _Runner(config, options, the_task, the_model, the_judge).run()
 
 
+def merge(folder: str | Path, quiet: bool = False) -> Run:
+    """Merge, score and report the shards in a run folder; the configuration is its manifest's.
+
+    Raises: UsageError with the number of missing outputs; LockedError while a shard still runs.
+    """
+    config = RunConfig.model_validate(load(folder).manifest["config"])
+    options = RunOptions(Path(folder), quiet=quiet, merge_only=True)
+    task, model = find_task(config.task), find_model(config)
+    return _Runner(config, options, task, model, find_judge(config, task, model)).run()
+
+
 def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any]) -> RunConfig:
     layer: dict[str, Any] = {}
     configs.set_key(layer, "task", task if isinstance(task, str) else task.name)
@@ -136,6 +148,11 @@ def default_folder(task: str, model: str, config_sha256: str) -> Path:
     """``runs/geneval-nano-1a2b3c4d``; other characters than letters, digits, ``._-`` become ``-``."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{model}").strip("-.")
     return DEFAULT_ROOT / f"{name}-{config_sha256[:8]}"
+
+
+def _name_of(plan: Plan, outputs: Scan) -> str:
+    sample, index = plan.place(next(p for p in range(len(plan)) if not outputs.has(p)))
+    return f"{sample.id}, picture {index}"
 
 
 class _Runner:
@@ -188,6 +205,11 @@ class _Runner:
             outputs = self._outputs(plan)
             if is_resumed and self._is_finished(plan, outputs):
                 return self._finish_again()
+            if self.options.merge_only and outputs.num_done < len(plan):
+                raise UsageError(
+                    f"{store.root}: {len(plan) - outputs.num_done} of {len(plan)} outputs are missing, the "
+                    f"first is {_name_of(plan, outputs)}; run the unfinished shard again"
+                )
             self._start_session()
             self._generate(plan, outputs)
             return self._after_generation(plan)
@@ -339,16 +361,15 @@ class _Runner:
         return self._publish(is_again=True)
 
     def _publish(self, is_again: bool = False) -> Run:
-        notes = []
-        if self.options.report and not (is_again and (self.store.root / REPORT).exists()):
-            notes += publish.write_report(self.store.root)
+        root = self.store.root
+        if self.options.report and not (is_again and (root / REPORT).exists()):
+            publish.write_report(root)
         mlflow = self.store.manifest["mlflow"]
         if self.config.tracking.enabled and not (is_again and mlflow):
-            record, note = publish.track(self.store.root, self.config.tracking, mlflow)
+            record = publish.track(root, self.config.tracking, mlflow)
             self.store.update_manifest(lambda m: m.update(mlflow=record))
-            notes += note
-        data = load(self.store.root)
-        return Run(data, problem=self._problem(data), notes=tuple(notes))
+        data = load(root)
+        return Run(data, problem=self._problem(data))
 
     def _problem(self, data: RunData) -> str | None:
         assert data.results is not None

@@ -11,7 +11,7 @@ How the interval of a mean is chosen (`Estimate.method` says which was used):
 case                                                    method
 =====================================================  =====================================================
 no values                                               `empty`: value and bounds are NaN
-values in [0, 1], mean below 0.15 or above 0.85,        `wilson`: Wilson's score interval at the effective
+values in [0, 1], mean below 0.1 or above 0.9,          `wilson`: Wilson's score interval at the effective
 or fewer than 10 clusters                               sample size n / (1 + (m - 1) icc)
 a single cluster of unbounded values                    `none`: a value without bounds (NaN)
 unbounded values, 2 to 9 clusters                       `t`: cluster-robust standard error, Student's t
@@ -19,9 +19,9 @@ more than 20,000 clusters that all differ               `t` (the bootstrap would
 otherwise                                               `bootstrap`: cluster bootstrap, expanded percentiles
 =====================================================  =====================================================
 
-The mean of stratum means (GenEval's overall) uses the stratified bootstrap; where its value is near 0 or 1 or a
-stratum is too small to be resampled it combines the Wilson limits of its strata (`mover`, Zou and Donner 2008,
-doi:10.1002/sim.3095).
+The mean of stratum means (GenEval's overall) uses the stratified bootstrap; with fewer than 5 clusters in a stratum,
+or fewer than 5 clusters' worth of right or of wrong answers in all, it combines the Wilson limits of its strata
+(`mover`, Zou and Donner 2008, doi:10.1002/sim.3095).
 
 Percentile bootstraps are too narrow for two known reasons, and both are corrected: each stratum draws one cluster
 fewer than it has (Rao and Wu 1988, which makes the variance unbiased), and the percentiles are moved outwards to
@@ -39,8 +39,10 @@ from statistics import NormalDist
 import numpy as np
 
 N_RESAMPLES = 10_000
-EDGE = 0.15  # shares nearer than this to 0 or 1 get Wilson's interval
+EDGE = 0.1  # shares nearer than this to 0 or 1 get Wilson's interval
 MIN_BOOTSTRAP_CLUSTERS = 10
+MIN_STRATUM_CLUSTERS = 5
+MIN_EDGE_CLUSTERS = 5  # clusters' worth of rights or wrongs that a bootstrapped mean of strata needs
 MAX_BOOTSTRAP_DISTINCT = 20_000
 EXACT_SIGN_FLIPS = 12  # up to 2**12 sign patterns are enumerated instead of drawn
 
@@ -162,21 +164,22 @@ def mean_of_strata(
     n = sum(group.n for group in groups)
     n_clusters = sum(len(group.sums) for group in groups)
     value = math.fsum(group.mean for group in groups) / len(groups)
+
+    def result(lo: float, hi: float, method: str) -> Estimate:
+        return Estimate(value, lo, hi, n, n_clusters, method, level)
+
     fewest = min(len(group.sums) for group in groups)
-    distinct = max(len(_distinct(group)[0]) for group in groups)
-    is_edge = not EDGE <= value <= 1 - EDGE
-    if bounded and (is_edge or fewest < 2 or n_clusters < MIN_BOOTSTRAP_CLUSTERS):
-        lo, hi = _mover(groups, level)
-        return Estimate(value, lo, hi, n, n_clusters, "mover", level)
+    is_edge = n_clusters * min(value, 1 - value) < MIN_EDGE_CLUSTERS
+    if bounded and (is_edge or fewest < MIN_STRATUM_CLUSTERS):
+        return result(*_mover(groups, level), "mover")
     if fewest < 2:
-        return Estimate(value, math.nan, math.nan, n, n_clusters, "none", level)
-    if n_clusters < MIN_BOOTSTRAP_CLUSTERS or distinct > MAX_BOOTSTRAP_DISTINCT:
+        return result(math.nan, math.nan, "none")
+    if fewest < MIN_STRATUM_CLUSTERS or _is_too_varied(groups):
         half = _t_quantile(level, _satterthwaite(groups)) * _standard_error(groups)
-        return Estimate(value, value - half, value + half, n, n_clusters, "t", level)
-    rng = np.random.default_rng([seed])
-    draws = _bootstrap_strata(groups, rng, n_resamples)
+        return result(value - half, value + half, "t")
+    draws = _bootstrap_strata(groups, np.random.default_rng([seed]), n_resamples)
     lo, hi = _expanded_percentiles(draws, level, _satterthwaite(groups))
-    return Estimate(value, min(lo, value), max(hi, value), n, n_clusters, "bootstrap", level)
+    return result(min(lo, value), max(hi, value), "bootstrap")
 
 
 def by_stratum(
@@ -233,8 +236,10 @@ def paired_difference(
     bootstrap of the differences, and the p-value comes from flipping the sign of whole clusters: under "no
     difference" which system was called a is a coin toss per cluster (exact up to 12 clusters, drawn beyond).
 
-    Where every cluster shows the same difference the bootstrap has no width. For values in [0, 1] the interval
-    then says how much disagreement so many clusters could have missed (Wilson's upper limit of a share of 0).
+    Where fewer than 10 clusters differ at all, or a stratum has fewer than 5, the bootstrap is too narrow (without
+    any difference it has no width). Values in [0, 1] then get a Student interval (`t+2`) to whose variance one
+    cluster for a and one for b is added, as Agresti and Min 2005 do (doi:10.1002/sim.1781); its strata are pooled
+    when they are small.
     """
     first, second = _checked(a), _checked(b)
     if first.size != second.size:
@@ -246,30 +251,34 @@ def paired_difference(
     labels = strata if strata is not None else [""] * first.size
     groups = list(_stratify(first - second, labels, clusters).values())
     n_clusters = sum(len(group.sums) for group in groups)
-    n = first.size
     value = math.fsum(group.mean for group in groups) / len(groups)
     rng = np.random.default_rng([seed])
     p_value = _sign_flip_p_value(groups, rng, n_resamples)
-    if all(np.ptp(group.sums / group.counts) == 0 for group in groups):
-        if not bounded:
-            return PairedDifference(value, math.nan, math.nan, p_value, n, n_clusters, "none", level)
-        missed = wilson(0, n_clusters, level=level)[1]
-        lo, hi = max(-1.0, value - missed), min(1.0, value + missed)
-        return PairedDifference(value, lo, hi, p_value, n, n_clusters, "wilson", level)
+
+    def result(lo: float, hi: float, method: str) -> PairedDifference:
+        if bounded:
+            lo, hi = max(-1.0, lo), min(1.0, hi)
+        return PairedDifference(value, lo, hi, p_value, first.size, n_clusters, method, level)
+
     fewest = min(len(group.sums) for group in groups)
-    if fewest < 2:
-        return PairedDifference(value, math.nan, math.nan, p_value, n, n_clusters, "none", level)
-    distinct = max(len(_distinct(group)[0]) for group in groups)
-    if n_clusters < MIN_BOOTSTRAP_CLUSTERS or distinct > MAX_BOOTSTRAP_DISTINCT:
+    differing = sum(int((group.sums != 0).sum()) for group in groups)
+    is_small = fewest < MIN_STRATUM_CLUSTERS or n_clusters < MIN_BOOTSTRAP_CLUSTERS
+    if bounded and (is_small or differing < MIN_BOOTSTRAP_CLUSTERS):
+        if is_small:
+            pooled = _reduce(first - second, _codes(clusters, first.size))
+            error, dof = math.sqrt(pooled.variance_of_mean), n_clusters - 1
+        else:
+            error, dof = _standard_error(groups), _satterthwaite(groups)
+        half = _t_quantile(level, max(dof, 1)) * math.hypot(error, math.sqrt(2) / (n_clusters + 2))
+        return result(value - half, value + half, "t+2")
+    if fewest < 2 or all(np.ptp(group.sums / group.counts) == 0 for group in groups):
+        return result(math.nan, math.nan, "none")
+    if is_small or _is_too_varied(groups):
         half = _t_quantile(level, _satterthwaite(groups)) * _standard_error(groups)
-        lo, hi, method = value - half, value + half, "t"
-    else:
-        draws = _bootstrap_strata(groups, rng, n_resamples)
-        lo, hi = _expanded_percentiles(draws, level, _satterthwaite(groups))
-        lo, hi, method = min(lo, value), max(hi, value), "bootstrap"
-    if bounded:
-        lo, hi = max(-1.0, lo), min(1.0, hi)
-    return PairedDifference(value, lo, hi, p_value, n, n_clusters, method, level)
+        return result(value - half, value + half, "t")
+    draws = _bootstrap_strata(groups, rng, n_resamples)
+    lo, hi = _expanded_percentiles(draws, level, _satterthwaite(groups))
+    return result(min(lo, value), max(hi, value), "bootstrap")
 
 
 def holm(p_values: Iterable[float]) -> list[float]:
@@ -412,7 +421,7 @@ def _mean_of(
         return result(*_cluster_wilson(group, level), "wilson")
     if n_clusters == 1:
         return result(math.nan, math.nan, "none")
-    if n_clusters < MIN_BOOTSTRAP_CLUSTERS or len(_distinct(group)[0]) > MAX_BOOTSTRAP_DISTINCT:
+    if n_clusters < MIN_BOOTSTRAP_CLUSTERS or _is_too_varied([group]):
         half = _t_quantile(level, n_clusters - 1) * math.sqrt(group.variance_of_mean)
         return result(value - half, value + half, "t")
     lo, hi = _expanded_percentiles(_bootstrap(group, rng, n_resamples), level, n_clusters - 1)
@@ -427,32 +436,38 @@ def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
 
 
 def _cluster_wilson(group: _Clusters, level: float) -> tuple[float, float]:
-    """Wilson's interval with n replaced by the effective sample size.
+    """Wilson's interval with n replaced by the effective sample size."""
+    effective = _effective_n(group)
+    lo, hi = _wilson(group.mean, effective, NormalDist().inv_cdf((1 + level) / 2))
+    if 0 < group.mean * effective <= 3:
+        lo = min(lo, _poisson_lower(group.mean, effective, level))
+    if 0 < (1 - group.mean) * effective <= 3:
+        hi = max(hi, 1 - _poisson_lower(1 - group.mean, effective, level))
+    return lo, hi
+
+
+def _effective_n(group: _Clusters) -> float:
+    """How many independent samples the clusters are worth: n / design effect.
 
     The intra-cluster correlation is estimated after adding one cluster that is all right and one that is all
     wrong (in the spirit of Agresti and Coull): it is then defined at 0 and 1, and leans to caution with little
     data. Without it, a tag at 0.99 would often see too few failures to notice that they come in fours.
     """
-    n, n_clusters = group.n, len(group.sums)
-    size = n / n_clusters
+    n = group.n
+    size = n / len(group.sums)
     icc = _icc(np.append(group.sums, (0.0, size)), np.append(group.counts, (size, size)))
     # Kish's design effect for unequal cluster sizes; equals 1 + (m - 1) icc when all have m samples.
     effect = 1 + (float((group.counts**2).sum()) / n - 1) * icc
-    effective = n / max(effect, 1.0)
-    lo, hi = _wilson(group.mean, effective, NormalDist().inv_cdf((1 + level) / 2))
-    return (
-        min(lo, _poisson_lower(group.mean, effective, level)),
-        max(hi, 1 - _poisson_lower(1 - group.mean, effective, level)),
-    )
+    return n / max(effect, 1.0)
 
 
 def _poisson_lower(share: float, n: float, level: float) -> float:
-    """Lower limit where one to three successes were seen: Wilson's is too high there, and its coverage dips.
+    """One-sided Poisson limit: where one to three successes were seen Wilson's is above it, and its coverage dips.
 
     Source: Brown, Cai and DasGupta 2001, section 4.1.1 (doi:10.1214/ss/1009213286), for fractional counts.
     """
-    if not 0 < share * n <= 3:
-        return 1.0
+    if share <= 0:
+        return 0.0
     from scipy.special import gammaincinv
 
     return float(gammaincinv(share * n, 1 - level)) / n
@@ -482,9 +497,14 @@ def _mover(groups: Sequence[_Clusters], level: float) -> tuple[float, float]:
     """Limits of a mean of shares, recovered from the limits of each: p - sqrt(sum w^2 (p_h - lo_h)^2), likewise up."""
     value = math.fsum(group.mean for group in groups) / len(groups)
     limits = [(group.mean, *_cluster_wilson(group, level)) for group in groups]
-    down = math.sqrt(math.fsum((share - lo) ** 2 for share, lo, _ in limits)) / len(groups)
-    up = math.sqrt(math.fsum((hi - share) ** 2 for share, _, hi in limits)) / len(groups)
-    return max(0.0, value - down), min(1.0, value + up)
+    lo = value - math.sqrt(math.fsum((share - lo) ** 2 for share, lo, _ in limits)) / len(groups)
+    hi = value + math.sqrt(math.fsum((hi - share) ** 2 for share, _, hi in limits)) / len(groups)
+    # With a handful of successes in all, squaring each stratum's distance loses what they say together.
+    effective = len(groups) ** 2 / math.fsum(1 / _effective_n(group) for group in groups)
+    return (
+        max(0.0, min(lo, _poisson_lower(value, effective, level))),
+        min(1.0, max(hi, 1 - _poisson_lower(1 - value, effective, level))),
+    )
 
 
 def _standard_error(groups: Sequence[_Clusters]) -> float:
@@ -504,6 +524,13 @@ def _t_quantile(level: float, dof: float) -> float:
     from scipy.special import stdtrit  # 40 times quicker to import than scipy.stats
 
     return float(stdtrit(dof, (1 + level) / 2))
+
+
+def _is_too_varied(groups: Sequence[_Clusters]) -> bool:
+    return any(
+        len(group.sums) > MAX_BOOTSTRAP_DISTINCT and len(_distinct(group)[0]) > MAX_BOOTSTRAP_DISTINCT
+        for group in groups
+    )
 
 
 def _distinct(group: _Clusters) -> tuple[np.ndarray, np.ndarray]:

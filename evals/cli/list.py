@@ -1,0 +1,31 @@
+"""``blip3o-eval list``: what is registered, where it comes from, and what is broken."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["tasks", "models", "judges", "metrics"]))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(what: str, as_json: bool) -> None:
+    """List tasks, models, judges or metrics.
+
+    Plug-ins are imported to see whether they load; a broken one is shown with its error.
+    """
+    from evals import discovery
+
+    discovery.discover()
+    registry = discovery.GROUPS[what]
+    discovery.check_plugins(registry)
+    rows = [(n, registry.origin(n), registry.error(n), registry.summary(n)) for n in registry.names()]
+    if as_json:
+        import json
+
+        for name, origin, error, summary in rows:
+            click.echo(json.dumps({"name": name, "origin": origin, "error": error, "summary": summary}))
+        return
+    width = max((len(name) for name, *_ in rows), default=0)
+    for name, origin, error, summary in rows:
+        source = "" if origin == discovery.BUILT_IN else f"[{origin}] "
+        click.echo(f"{name:<{width}}  {source}{'broken: ' + error if error else summary}".rstrip())
