@@ -10,8 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.stickers import Scene, SceneConfig, make_scene, render
-from blip3o.stickers.captions import long_caption, prompt, short_caption
-from blip3o.stickers.questions import questions
+from blip3o.stickers.captions import prompt
 
 
 @dataclass
@@ -32,6 +31,8 @@ def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
 
 def caption_of(scene: Scene, choice: float) -> str:
     """``choice`` in [0, 1): 60 % the GenEval-style prompt, 15 % a paraphrase, 25 % the dense caption."""
+    from blip3o.stickers.captions import long_caption, short_caption
+
     if choice < 0.6:
         return prompt(scene)
     return short_caption(scene) if choice < 0.75 else long_caption(scene)
@@ -46,12 +47,11 @@ class Scenes:
     def __call__(self, step: int) -> PictureBatch:
         start = self.first + step * self.batch_size
         scenes = [make_scene(self.split, start + i, self.config) for i in range(self.batch_size)]
-        choices = np.random.default_rng([step, 17]).random(self.batch_size)
         return PictureBatch(
             ids=[f"{self.split}/{start + i}" for i in range(self.batch_size)],
             scenes=scenes,
             pixels=to_pixels([render(scene).image for scene in scenes]),
-            captions=[caption_of(scene, float(c)) for scene, c in zip(scenes, choices, strict=True)],
+            captions=[prompt(scene) for scene in scenes],
         )
 
 
@@ -126,6 +126,9 @@ class Conversations:
         self.n_image_tokens, self.first, self.max_questions = n_image_tokens, first, max_questions
 
     def __call__(self, step: int) -> tuple[TextBatch, TextBatch]:
+        from blip3o.stickers.captions import long_caption
+        from blip3o.stickers.questions import questions
+
         total = self.batch_size + self.text_batch_size
         start = self.first + step * total
         scenes = [make_scene(self.split, start + i, self.config) for i in range(total)]

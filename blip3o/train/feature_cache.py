@@ -1,0 +1,93 @@
+"""Target features of scenes on disk, so that generation training neither draws nor encodes pictures.
+
+A cache is a folder of safetensors shards named by position; its key covers the scenes, the tower's weights and the
+feature space, so that a stale cache is never read.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from blip3o.errors import DataError
+from blip3o.stickers import SceneConfig, make_scene
+from blip3o.train.checkpoint import save_tensors
+from blip3o.train.world_data import Scenes, caption_of
+
+
+@dataclass
+class FeatureBatch:
+    """Standardised target features (B, C, h, w) with their captions."""
+
+    ids: list[str]
+    features: Tensor
+    captions: list[str]
+
+
+def cache_key(split: str, world: SceneConfig, weights_digest: str) -> str:
+    """What the features of a scene depend on besides its index."""
+    text = json.dumps({"split": split, "world": world.digest, "weights": weights_digest}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_shard(
+    folder: Path, shard: int, per_shard: int, split: str, world: SceneConfig,
+    features_of: Callable[[Tensor], Tensor], key: str, batch: int = 128,
+) -> Path:
+    """Features of scenes [shard * per_shard, (shard + 1) * per_shard) in float16; a finished shard is kept."""
+    path = folder / f"{shard:05d}.safetensors"
+    if path.exists() and _key_of(path) == key:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = Scenes(split, world, batch, first=shard * per_shard)
+    rows = []
+    with torch.no_grad():
+        for step in range(per_shard // batch):
+            rows.append(features_of(scenes(step).pixels).half())
+    save_tensors(path, {"features": torch.cat(rows)}, {"key": key, "first": str(shard * per_shard)})
+    return path
+
+
+def _key_of(path: Path) -> str:
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("key", "")
+
+
+class CachedFeatures:
+    """Batches over the shards of a cache in a seeded order; the caption form is drawn anew at every visit."""
+
+    def __init__(
+        self, folder: Path, key: str, split: str, world: SceneConfig, batch_size: int, seed: int, shards: int
+    ) -> None:
+        paths = sorted(folder.glob("[0-9]*.safetensors"))[:shards]
+        if len(paths) < shards:
+            raise DataError(f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first")
+        for path in paths:
+            if _key_of(path) != key:
+                raise DataError(f"{path} was made by other weights or scenes: remove it and run the cache stage again")
+        self.features = torch.cat([load_file(path)["features"] for path in paths])
+        self.split, self.world, self.batch_size, self.seed = split, world, batch_size, seed
+        self.per_epoch = len(self.features) // batch_size
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, step: int) -> FeatureBatch:
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
+            self._epoch = epoch
+        rows = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        choices = np.random.default_rng([self.seed, step, 31]).random(len(rows))
+        captions = [
+            caption_of(make_scene(self.split, int(i), self.world), float(c))
+            for i, c in zip(rows, choices, strict=True)
+        ]
+        return FeatureBatch(
+            [f"{self.split}/{i}" for i in rows], self.features[torch.from_numpy(rows)].float(), captions)

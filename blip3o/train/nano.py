@@ -1,0 +1,215 @@
+"""The recipe of ``nano``: every part of a BLIP3-o, trained from nothing on the sticker world.
+
+Stages in order, each resumable in its own folder and skipped when finished:
+``tokenizer`` -> ``clip`` -> ``decoder``; ``understanding``; ``cache`` -> ``generation``; ``export``.
+The backbone is trained on understanding first and frozen for generation: the paper's sequential training.
+"""
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from blip3o.errors import WeightsError
+from blip3o.stickers import SceneConfig, make_scene
+from blip3o.stickers.captions import prompt
+from blip3o.train.checkpoint import save_tensors
+from blip3o.train.loop import LoopConfig, fit
+from blip3o.train.stages import ClipStage, UnderstandingStage
+from blip3o.train.tokenizer import EOS, PAD, train_tokenizer
+from blip3o.train.world_data import DESCRIBE, IMAGINE, Conversations, Scenes, to_pixels
+
+logger = logging.getLogger(__name__)
+
+CLIP_CONFIG: dict[str, Any] = {
+    "embed_dim": 192,
+    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 192, "layers": 5, "head_width": 48},
+    "text_cfg": {"context_length": 32, "vocab_size": 513, "width": 160, "heads": 4, "layers": 3},
+}
+VOCAB_SIZE = 1024
+CLIP_VOCAB_SIZE = 512
+FEATURE_CHANNELS = 32
+DECODER_CONFIG: dict[str, Any] = {
+    "image_size": 64, "feature_channels": FEATURE_CHANNELS, "feature_size": 8, "unshuffle": 2,
+    "block_out_channels": (64, 96, 128), "layers_per_block": 1, "norm_groups": 32,
+}
+
+
+@dataclass(frozen=True)
+class NanoRecipe:
+    """Hyperparameters of the shipped run; ``minutes`` are of one CPU core."""
+
+    world: str = "easy"
+    clip: LoopConfig = field(default_factory=lambda: LoopConfig(
+        steps=4000, lr=1e-3, warmup_steps=100, weight_decay=0.05, betas=(0.9, 0.98), ema_decay=0.995, seed=1))
+    clip_batch: int = 64
+    clip_decoder_pictures: int = 32
+    clip_decoder_weight: float = 10.0
+    decoder: LoopConfig = field(default_factory=lambda: LoopConfig(
+        steps=20000, lr=1e-3, warmup_steps=50, ema_decay=0.998, seed=2))
+    decoder_batch: int = 32
+    feature_noise: float = 0.15
+    understanding: LoopConfig = field(default_factory=lambda: LoopConfig(
+        steps=6000, lr=1.5e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=3))
+    understanding_batch: int = 32
+    understanding_text_batch: int = 32
+    generation: LoopConfig = field(default_factory=lambda: LoopConfig(
+        steps=30000, lr=1e-3, warmup_steps=200, ema_decay=0.9995, seed=4))
+    generation_batch: int = 64
+    generation_drop: float = 0.1
+
+
+def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    """Qwen2.5-VL in small: 64 px pictures are 8x8 patches, merged 2x2 to 16 tokens."""
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in
+           ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", PAD, EOS)}
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
+            "bos_token_id": None, "eos_token_id": ids[EOS], "pad_token_id": ids[PAD], "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 3, "hidden_size": 160, "intermediate_size": 384, "num_heads": 4, "patch_size": 8,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 64, "out_hidden_size": 256,
+            "fullatt_block_indexes": [0, 1, 2],
+        },
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def qwen_patches(pixels: Tensor, patch: int, merge: int, temporal: int) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) -> Qwen's patch rows (B*h*w, 3*temporal*patch*patch) and grids (B, 3) of (1, h, w).
+
+    The order inside a picture is that of Qwen2VLImageProcessor: merge blocks row by row, patches inside a block.
+    """
+    b, c, height, width = pixels.shape
+    h, w = height // patch, width // patch
+    x = pixels[:, None].expand(b, temporal, c, height, width)
+    x = x.reshape(b, temporal, c, h // merge, merge, patch, w // merge, merge, patch)
+    x = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    rows = x.reshape(b * h * w, c * temporal * patch * patch)
+    return rows, torch.tensor([[1, h, w]]).repeat(b, 1)
+
+
+class NanoTrainer:
+    """Runs the stages in ``folder``; ``minutes`` replaces a stage's time budget by name."""
+
+    def __init__(self, folder: Path, recipe: NanoRecipe | None = None, minutes: dict[str, float] | None = None) -> None:
+        self.folder, self.recipe = folder, recipe or NanoRecipe()
+        self.minutes = minutes or {}
+        self.world = SceneConfig.level(self.recipe.world)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    # -- tokenizer ---------------------------------------------------------------------------------------------------
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The language side's tokenizer, trained on every kind of text of the world."""
+        from blip3o.stickers.captions import long_caption, short_caption
+        from blip3o.stickers.questions import questions
+
+        path = self.folder / "tokenizer"
+        if not (path / "tokenizer.json").exists():
+            texts = []
+            for level in ("easy", "full"):
+                world = SceneConfig.level(level)
+                for index in range(6000):
+                    scene = make_scene("train", index, world)
+                    texts += [prompt(scene), short_caption(scene), long_caption(scene), DESCRIBE, IMAGINE,
+                              "You are a helpful assistant.", "system user assistant",
+                              "Please generate image based on the following caption: a photo"]
+                    for asked in questions(scene, index):
+                        texts += [asked.question, asked.answer]
+            train_tokenizer(texts, VOCAB_SIZE).save_pretrained(path)
+        return PreTrainedTokenizerFast.from_pretrained(path)
+
+    def clip_tokenizer(self) -> PreTrainedTokenizerFast:
+        """CLIP's own tokenizer, trained on prompts."""
+        path = self.folder / "clip-tokenizer"
+        if not (path / "tokenizer.json").exists():
+            texts = [prompt(make_scene("train", index, self.world)) for index in range(6000)]
+            train_tokenizer(texts, CLIP_VOCAB_SIZE).save_pretrained(path)
+        return PreTrainedTokenizerFast.from_pretrained(path)
+
+    # -- target encoder and pixel decoder ----------------------------------------------------------------------------
+    def clip_parts(self) -> tuple[nn.Module, nn.Linear, nn.Module]:
+        from open_clip.model import CLIP
+
+        from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig
+
+        torch.manual_seed(self.recipe.clip.seed)
+        decoder = FlowPixelDecoder(FlowPixelDecoderConfig(**DECODER_CONFIG))
+        width = CLIP_CONFIG["vision_cfg"]["width"]
+        # channels_last: convolutions on a CPU are several times slower without it
+        return CLIP(**CLIP_CONFIG), nn.Linear(width, FEATURE_CHANNELS), decoder.to(memory_format=torch.channels_last)
+
+    def clip(self) -> dict[str, nn.Module]:
+        clip, projection, decoder = self.clip_parts()
+        modules = {"clip": clip, "projection": projection, "decoder": decoder}
+        if self._load("clip", modules):
+            return modules
+        stage = ClipStage(
+            clip, projection, decoder, self.clip_tokenizer(), Scenes("train", self.world, self.recipe.clip_batch),
+            self.recipe.clip_decoder_weight, self.recipe.clip_decoder_pictures)
+        return self._finish("clip", fit(stage, self._loop("clip"), self.folder / "clip"))
+
+    # -- understanding -----------------------------------------------------------------------------------------------
+    def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
+        tokenizer = self.tokenizer()
+        config = backbone_config(tokenizer)
+        torch.manual_seed(self.recipe.understanding.seed)
+        backbone = Qwen2_5_VLForConditionalGeneration(config)
+        if self._load("understanding", {"backbone": backbone}):
+            return backbone
+        vision = config.vision_config
+        batches = Conversations(
+            "train", self.world, tokenizer, self.recipe.understanding_batch, n_image_tokens=16,
+            text_batch_size=self.recipe.understanding_text_batch)
+        stage = UnderstandingStage(
+            backbone, batches, text_weight=1.0,
+            patches_of=lambda p: qwen_patches(
+                p, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size))
+        self._finish("understanding", fit(stage, self._loop("understanding"), self.folder / "understanding"))
+        return backbone
+
+    # -- shared ------------------------------------------------------------------------------------------------------
+    def run(self, stages: Sequence[str]) -> None:
+        """The named stages, one after another."""
+        for stage in stages:
+            getattr(self, stage.replace("-", "_"))()
+
+    def _loop(self, name: str) -> LoopConfig:
+        from dataclasses import replace
+
+        config: LoopConfig = getattr(self.recipe, name)
+        return replace(config, max_minutes=self.minutes.get(name, config.max_minutes))
+
+    def _finish(self, name: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        """Averaged weights of a finished stage; their presence means that the stage is done."""
+        tensors = {f"{k}.{key}": v.clone() for k, m in modules.items() for key, v in m.state_dict().items()}
+        save_tensors(self.folder / f"{name}.safetensors", tensors)
+        return modules
+
+    def _load(self, name: str, modules: dict[str, nn.Module]) -> bool:
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
+            return False
+        tensors = load_file(path)
+        for key, module in modules.items():
+            own = {k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")}
+            if not own:
+                raise WeightsError(f"{path} has no part '{key}': remove it to train the stage anew")
+            module.load_state_dict(own)
+            module.eval()
+        logger.info("stage %s: finished earlier, loaded %s", name, path)
+        return True

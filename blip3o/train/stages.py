@@ -1,0 +1,182 @@
+"""What each stage learns, what is frozen, and which losses count.
+
+| stage | learns | frozen | loss |
+| --- | --- | --- | --- |
+| clip | CLIP towers, channel projection, pixel decoder | - | contrastive + decoder_weight * decoder flow matching |
+| decoder | pixel decoder | target tower | decoder flow matching on (slightly noisy) features |
+| understanding | vision-language backbone | - | next token on answers and descriptions |
+| generation | latent queries, DiT | backbone, target tower | flow matching on features (sequential training) |
+
+``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an object's shape
+in 64 tokens; with the reconstruction term the target is no longer a pure CLIP feature, and every comparison of targets
+has to say so.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from blip3o.errors import ConfigError
+from blip3o.flow.path import interpolate
+from blip3o.flow.timesteps import SigmaDistribution, sigma_from_uniform
+from blip3o.train.world_data import PictureBatch, TextBatch
+
+if TYPE_CHECKING:
+    from blip3o.decoder import FlowPixelDecoder
+    from blip3o.train.feature_cache import FeatureBatch
+    from blip3o.unified import Blip3oModel
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """No gradients, no dropout."""
+    return module.requires_grad_(False).eval()
+
+
+class ClipStage:
+    """Contrastive training of both towers, tuned jointly with a pixel decoder through a narrow projection.
+
+    ``projection``: Linear(width, C) from layer-normalised penultimate tokens to the channels the decoder sees.
+    """
+
+    name = "clip"
+
+    def __init__(
+        self, clip: nn.Module, projection: nn.Linear, decoder: FlowPixelDecoder, tokenizer: PreTrainedTokenizerBase,
+        batches: Callable[[int], PictureBatch], decoder_weight: float, decoder_pictures: int,
+    ) -> None:
+        self.modules: Mapping[str, nn.Module] = {"clip": clip, "projection": projection, "decoder": decoder}
+        self.clip, self.projection, self.decoder = clip, projection, decoder
+        self.tokenizer, self.batch = tokenizer, batches
+        self.decoder_weight, self.decoder_pictures = decoder_weight, decoder_pictures
+
+    def loss(self, batch: PictureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        text = clip_text_ids(self.tokenizer, batch.captions, self.clip.context_length)
+        image_features, tokens = clip_features(self.clip.visual, batch.pixels)
+        text_features = self.clip.encode_text(text)
+        logits = self.clip.logit_scale.exp().clamp(max=100) * (
+            F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
+        )
+        # Two scenes with the same caption are both right; sharing the target keeps them from being pushed apart.
+        same = (text[:, None] == text[None]).all(-1).float()
+        target = same / same.sum(1, keepdim=True)
+        contrastive = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        n = self.decoder_pictures
+        features = project_tokens(tokens[:n], self.projection)
+        drawing = self.decoder.loss(batch.pixels[:n], features, generator=generator)
+        correct = (logits.argmax(1) == torch.arange(len(logits))).float().mean()
+        numbers = {"contrastive": contrastive.item(), "decoder": drawing.item(), "retrieval": correct.item()}
+        return contrastive + self.decoder_weight * drawing, numbers
+
+
+def clip_text_ids(tokenizer: PreTrainedTokenizerBase, captions: list[str], context_length: int) -> Tensor:
+    """Caption ids (B, context_length) ended by eos. open_clip pools text at the highest id, so ids are shifted such
+    that eos is the highest: eos -> vocab size, pad -> 0."""
+    ids = torch.zeros(len(captions), context_length, dtype=torch.long)
+    for row, caption in zip(ids, tokenizer(captions, add_special_tokens=False)["input_ids"], strict=True):
+        kept = caption[: context_length - 1]
+        row[: len(kept)] = torch.tensor(kept)
+        row[len(kept)] = len(tokenizer)
+    return ids
+
+
+def clip_features(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """open_clip visual tower -> pooled embedding (B, E) and the penultimate layer's patch tokens (B, width, h, w)."""
+    out = visual.forward_intermediates(pixels, indices=[-2], output_fmt="NCHW")
+    return out["image_features"], out["image_intermediates"][0]
+
+
+def project_tokens(tokens: Tensor, projection: nn.Linear) -> Tensor:
+    """(B, width, h, w) -> layer-normalised and projected (B, C, h, w), float32."""
+    rows = F.layer_norm(tokens.float().movedim(1, -1), tokens.shape[1:2])
+    return projection(rows).movedim(-1, 1)
+
+
+class DecoderStage:
+    """The pixel decoder on frozen features. ``feature_noise`` is the sd of noise added to the (unit-variance)
+    features, because at inference they come from a sampler and are never exact."""
+
+    name = "decoder"
+
+    def __init__(
+        self, decoder: FlowPixelDecoder, features_of: Callable[[Tensor], Tensor],
+        batches: Callable[[int], PictureBatch], feature_noise: float,
+    ) -> None:
+        self.modules: Mapping[str, nn.Module] = {"decoder": decoder}
+        self.decoder, self.features_of, self.batch, self.feature_noise = decoder, features_of, batches, feature_noise
+
+    def loss(self, batch: PictureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            features = self.features_of(batch.pixels)
+        strength = self.feature_noise * torch.rand(len(features), 1, 1, 1, generator=generator)
+        features = features + strength * torch.randn(features.shape, generator=generator)
+        return self.decoder.loss(batch.pixels, features, generator=generator), {}
+
+
+class UnderstandingStage:
+    """Next-token prediction of answers about pictures, and of dense captions from short ones (text alone)."""
+
+    name = "understanding"
+
+    def __init__(
+        self, backbone: nn.Module, batches: Callable[[int], tuple[TextBatch, TextBatch]],
+        patches_of: Callable[[Tensor], tuple[Tensor, Tensor]], text_weight: float,
+    ) -> None:
+        self.modules: Mapping[str, nn.Module] = {"backbone": backbone}
+        self.backbone, self.batch, self.patches_of, self.text_weight = backbone, batches, patches_of, text_weight
+
+    def loss(
+        self, batch: tuple[TextBatch, TextBatch], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        seen, told = batch
+        image_loss, accuracy = self._next_token(seen)
+        text_loss, _ = self._next_token(told)
+        numbers = {"image_text": image_loss.item(), "text": text_loss.item(), "token_accuracy": accuracy}
+        return image_loss + self.text_weight * text_loss, numbers
+
+    def _next_token(self, batch: TextBatch) -> tuple[Tensor, float]:
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.pixels is not None:
+            inputs["pixel_values"], inputs["image_grid_thw"] = self.patches_of(batch.pixels)
+            inputs["mm_token_type_ids"] = (batch.input_ids == self.backbone.config.image_token_id).int()
+        hidden = self.backbone.model(**inputs).last_hidden_state[:, :-1]
+        wanted = batch.labels[:, 1:]
+        logits = self.backbone.lm_head(hidden[wanted != -100]).float()
+        labels = wanted[wanted != -100]
+        return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean().item()
+
+
+class GenerationStage:
+    """Latent queries and DiT learn to draw features; the backbone is frozen (the paper's sequential training).
+
+    ``draws`` noise levels are drawn for every caption, so that one backbone pass serves several denoising targets.
+    """
+
+    name = "generation"
+
+    def __init__(
+        self, model: Blip3oModel, batches: Callable[[int], FeatureBatch],
+        condition_of: Callable[[FeatureBatch], Tensor], drop: float, sigmas: SigmaDistribution, draws: int = 1,
+    ) -> None:
+        if not 0 <= drop < 1:
+            raise ConfigError(f"condition drop {drop} is out of range: 0 to less than 1")
+        self.modules: Mapping[str, nn.Module] = {"model": model}
+        self.model, self.batch, self.condition_of = model, batches, condition_of
+        self.drop, self.sigmas, self.draws = drop, sigmas, draws
+
+    def loss(self, batch: FeatureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        condition = self.condition_of(batch)
+        keep = torch.rand(len(condition), generator=generator) >= self.drop
+        condition = (condition * keep[:, None, None]).repeat(self.draws, 1, 1)
+        clean = batch.features.repeat(self.draws, 1, 1, 1)
+        noise = torch.randn(clean.shape, generator=generator)
+        sigma = sigma_from_uniform(torch.rand(len(clean), generator=generator), self.sigmas)
+        point = interpolate(clean, noise, sigma)
+        velocity = self.model.dit(point.x_sigma, 1000 * sigma, condition)
+        error = (velocity.float() - point.velocity).square().mean(dim=(1, 2, 3))
+        low = error[sigma < 0.5].mean().item() if (sigma < 0.5).any() else 0.0
+        return error.mean(), {"mse_low_noise": low}

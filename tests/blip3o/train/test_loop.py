@@ -1,0 +1,105 @@
+"""The loop on a model small enough to repeat bit for bit."""
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from blip3o.errors import ConfigError, WeightsError
+from blip3o.train.loop import LoopConfig, TrainingDiverged, TrainState, fit, is_finished, learning_rate
+
+CONFIG = LoopConfig(steps=4, lr=1e-2, warmup_steps=2, weight_decay=0.1, bf16=False, log_every=1, save_every_s=1e9)
+
+
+class Regression:
+    """y = 3x - 1 with noise from the step's generator, so that a wrong RNG after resuming shows."""
+
+    name = "regression"
+
+    def __init__(self, broken_at: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.modules = {"model": self.model}
+        self.broken_at = broken_at
+
+    def batch(self, step):
+        return step, torch.linspace(-1, 1, 16)[:, None] * (1 + step % 3)
+
+    def loss(self, batch, generator):
+        step, x = batch
+        target = 3 * x - 1 + 0.1 * torch.randn(x.shape, generator=generator)
+        loss = (self.model(x) - target).square().mean()
+        return (loss * float("nan") if step == self.broken_at else loss), {"seen": float(step)}
+
+
+def weights(modules):
+    return torch.cat([p.flatten() for p in modules["model"].parameters()])
+
+
+def test_two_steps_saved_and_resumed_equal_four_in_one_go(tmp_path, monkeypatch):
+    whole = weights(fit(Regression(), CONFIG, tmp_path / "whole"))
+    interrupted = Regression()
+    original = interrupted.loss
+
+    def stop_at_two(batch, generator):
+        if batch[0] == 2:
+            raise KeyboardInterrupt
+        return original(batch, generator)
+
+    interrupted.loss = stop_at_two
+    with pytest.raises(KeyboardInterrupt):
+        fit(interrupted, dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "parts")
+    resumed = weights(fit(Regression(), dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "parts"))
+    assert torch.equal(whole, resumed)
+
+
+def test_a_run_lowers_the_loss_and_logs_every_step(tmp_path):
+    fit(Regression(), dataclasses.replace(CONFIG, steps=200), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 200
+    assert losses[0] > 2 and losses[-1] < losses[0]
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
+    with pytest.raises(TrainingDiverged, match="stage 'regression': loss nan at step 3"):
+        fit(Regression(broken_at=3), CONFIG, tmp_path)
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    fit(Regression(), CONFIG, tmp_path)
+    with pytest.raises(ConfigError, match=r"made with other settings \(lr\)"):
+        fit(Regression(), dataclasses.replace(CONFIG, lr=2e-2), tmp_path)
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    fit(Regression(), CONFIG, tmp_path)
+    file = tmp_path / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        fit(Regression(), CONFIG, tmp_path)
+
+
+def test_a_frozen_model_is_refused(tmp_path):
+    stage = Regression()
+    stage.model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing to learn"):
+        fit(stage, CONFIG, tmp_path)
+
+
+def test_the_rate_warms_up_then_falls_to_its_floor():
+    config = LoopConfig(steps=100, lr=1.0e-3, warmup_steps=10, min_lr_ratio=0.1)
+    rates = [learning_rate(config, TrainState(step=s)) for s in range(101)]
+    assert rates[0] == pytest.approx(1e-4) and rates[9] == pytest.approx(1e-3)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[100] == pytest.approx(1e-4)
+
+
+def test_a_time_budget_ends_the_stage_annealed():
+    config = LoopConfig(steps=10_000, lr=1e-3, warmup_steps=0, min_lr_ratio=0.05, max_minutes=1)
+    assert learning_rate(config, TrainState(step=50, seconds=60.0)) == pytest.approx(5e-5)
+    assert is_finished(config, TrainState(step=50, seconds=60.0))
+    assert not is_finished(config, TrainState(step=50, seconds=59.0))
