@@ -14,7 +14,7 @@ _SHORT_LIST = 4
 _MAX_CELL_CHARACTERS = 72
 
 
-@click.command()
+@click.command("score")
 @click.option("--task", "task_name", required=True, metavar="T", help="The task whose rules apply.")
 @click.option("--detections", metavar="FILE", help="Recorded detections, one picture a line.")
 @click.option("--results", metavar="FILE", help="The results.jsonl of GenEval's own script.")
@@ -24,7 +24,7 @@ _MAX_CELL_CHARACTERS = 72
 @click.option("--answers", metavar="FILE", help="Recorded answers of a model or a judge.")
 @click.option("--images", metavar="DIR", help="Pictures already made; needs a judge.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line (default: a table).")
-def score(task_name: str, as_json: bool, **inputs: str | None) -> None:
+def command(task_name: str, as_json: bool, **inputs: str | None) -> None:
     """Score recorded inputs by a task's official rules.
 
     Give one input. Exit status 0 once every line was read, whatever the verdicts.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evals.cli.score import score
+from evals.cli.score import command
 from evals.errors import EvalError
 
 GOOD: dict[str, Any] = {
@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
 
 
 def run(*args: str | Path) -> Result:
-    return CliRunner().invoke(score, [str(a) for a in args], catch_exceptions=True)
+    return CliRunner().invoke(command, [str(a) for a in args], catch_exceptions=True)
 
 
 def write(path: Path, *records: Any) -> Path:
