@@ -31,6 +31,13 @@ def relations(a: Box, b: Box) -> list[str]:
     return [name for name, strength in relation_strengths(a, b).items() if strength > 0.5]
 
 
+def clear_relation(a: Box, b: Box) -> str | None:
+    """The one relation of a to b that nobody would dispute, or None when they stand diagonally or too close."""
+    strengths = relation_strengths(a, b)
+    held = [name for name, strength in strengths.items() if strength > 0.5]
+    return held[0] if len(held) == 1 and strengths[held[0]] > 0.6 else None
+
+
 def relation_strengths(a: Box, b: Box) -> dict[str, float]:
     """Relation -> its component of the shrunk, normalised offset; a relation holds above 0.5."""
     offset = [(a[i] + a[i + 2] - b[i] - b[i + 2]) / 2 for i in (0, 1)]
@@ -61,7 +68,7 @@ def arrange(
         Sticker(name, color, s.style, s.id, place)
         for (name, color), s, place in zip(objects, chosen, places, strict=True)
     )
-    return stickers, _background(stream, stickers, config)
+    return stickers, pick_background(stream, stickers, config)
 
 
 def _choose_sprites(
@@ -99,6 +106,12 @@ def _inside(cx: float, cy: float, size: float, s: Sprite) -> Placement:
     return Placement(
         round(min(max(cx, w), 1 - w), 4), round(min(max(cy, h), 1 - h), 4), round(size, 4)
     )
+
+
+def centred(sticker: Sticker, cx: float, cy: float) -> Placement:
+    """The sticker's size at another centre, kept inside the picture."""
+    source = sprite(sticker.class_name, sticker.style, sticker.sprite)
+    return _inside(cx, cy, sticker.placement.size, source)
 
 
 def _free(
@@ -145,7 +158,7 @@ def _vanishing(name: str, style: str, sprite_id: str, color: str | None, rgb: RG
     return vanishing(sprite(name, style, sprite_id), color, (rgb,))
 
 
-def _background(stream: Stream, stickers: tuple[Sticker, ...], config: SceneConfig) -> Background:
+def pick_background(stream: Stream, stickers: tuple[Sticker, ...], config: SceneConfig) -> Background:
     """One against which no sticker's rim vanishes by more than a quarter; else the best one seen."""
     keys = list(dict.fromkeys((s.class_name, s.style, s.sprite, s.color) for s in stickers))
     if config.backgrounds == "easy":

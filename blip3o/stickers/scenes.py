@@ -206,8 +206,8 @@ def scene_spec(kind: str, objects: list[tuple[str, str | None]], relation: str |
     return {"tag": kind, "include": include}
 
 
-def make_scene(split: str, index: int, config: SceneConfig) -> Scene:
-    """The scene number ``index`` of a split; the same on every machine. Raises ConfigError."""
+def config_for(split: str, index: int, config: SceneConfig) -> SceneConfig:
+    """The configuration a split really uses: the unseen style where asked, never in training. Raises ConfigError."""
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r} of the sticker world; splits are {', '.join(SPLITS)}")
     if index < 0:
@@ -216,6 +216,12 @@ def make_scene(split: str, index: int, config: SceneConfig) -> Scene:
         config = replace(config, styles=(UNSEEN_STYLE,))
     elif split in ("train", "val", "judge") and UNSEEN_STYLE in config.styles:
         raise ConfigError(f"style {UNSEEN_STYLE!r} is held out and cannot be in split {split!r}")
+    return config
+
+
+def make_scene(split: str, index: int, config: SceneConfig) -> Scene:
+    """The scene number ``index`` of a split; the same on every machine. Raises ConfigError."""
+    config = config_for(split, index, config)
     stream = Stream("scene", split, index, config.scene_key)
     allowed = SPLITS[split]
     kinds = config.kinds
@@ -227,32 +233,36 @@ def make_scene(split: str, index: int, config: SceneConfig) -> Scene:
 
     kind = stream.weighted(kinds)
     while True:
-        objects, relation = _content(stream, kind, config)
+        objects, relation = draw_content(stream, kind, config)
         if allowed == "unseen" and not is_held_out(scene_spec(kind, objects, relation)):
             continue
         if allowed == "seen" and shows_held_out(objects):
             continue
         stickers, background = arrange(stream, kind, objects, relation, config)
-        if allowed == "seen" and shows_held_out(objects, _visible_relations(stickers)):
+        if allowed == "seen" and picture_held_out(stickers):
             continue
         return Scene(split, index, kind, stickers, background, relation, config.size_px)
 
 
-def _visible_relations(stickers: tuple[Sticker, ...]) -> list[tuple[int, str, int]]:
-    """(i, relation, j) of all pairs of different classes, by GenEval's rule on the outlines."""
+def picture_held_out(stickers: tuple[Sticker, ...]) -> bool:
+    """True when a picture of these stickers shows anything held out, by what is seen, not by its caption.
+
+    Relations of all pairs of different classes follow GenEval's rule on the outlines.
+    """
     from .layout import relations
 
     boxes = [s.extent for s in stickers]
-    return [
+    seen = [
         (i, relation, j)
         for i, a in enumerate(stickers)
         for j, b in enumerate(stickers)
         if i < j and a.class_name != b.class_name
         for relation in relations(boxes[i], boxes[j])
     ]
+    return shows_held_out([(s.class_name, s.color) for s in stickers], seen)
 
 
-def _content(
+def draw_content(
     stream: Stream, kind: str, config: SceneConfig
 ) -> tuple[list[tuple[str, str | None]], str | None]:
     """Classes and colours in order of mention, and the relation."""
