@@ -89,7 +89,7 @@ def evaluate(
     task: str | Task,
     model: str | Model = "nano",
     *,
-    judge: str | Judge = "auto",
+    judge: str | Judge | None = "auto",
     output: str | Path | None = None,
     config: RunConfig | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -138,7 +138,7 @@ def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any])
     layer: dict[str, Any] = {}
     configs.set_key(layer, "task", task if isinstance(task, str) else task.name)
     configs.set_key(layer, "model.name", model if isinstance(model, str) else model.identity.name)
-    configs.set_key(layer, "judge.name", judge if isinstance(judge, str) else judge.identity.name)
+    configs.set_key(layer, "judge.name", judge if isinstance(judge, str) else judge.identity.name if judge else "auto")
     for key, value in settings.items():
         configs.set_key(layer, key.replace("__", "."), value)
     return configs.resolve([("argument", layer)])[0]

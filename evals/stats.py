@@ -20,7 +20,7 @@ otherwise                                               `bootstrap`: cluster boo
 =====================================================  =====================================================
 
 The mean of stratum means (GenEval's overall) uses the stratified bootstrap; with fewer than 5 clusters in a stratum,
-or fewer than 5 clusters' worth of right or of wrong answers in all, it combines the Wilson limits of its strata
+or fewer than 8 clusters' worth of right or of wrong answers in all, it combines the Wilson limits of its strata
 (`mover`, Zou and Donner 2008, doi:10.1002/sim.3095).
 
 Percentile bootstraps are too narrow for two known reasons, and both are corrected: each stratum draws one cluster
@@ -42,7 +42,7 @@ N_RESAMPLES = 10_000
 EDGE = 0.1  # shares nearer than this to 0 or 1 get Wilson's interval
 MIN_BOOTSTRAP_CLUSTERS = 10
 MIN_STRATUM_CLUSTERS = 5
-MIN_EDGE_CLUSTERS = 5  # clusters' worth of rights or wrongs that a bootstrapped mean of strata needs
+MIN_EDGE_CLUSTERS = 8  # clusters' worth of rights or wrongs that a bootstrapped mean of strata needs
 MAX_BOOTSTRAP_DISTINCT = 20_000
 EXACT_SIGN_FLIPS = 12  # up to 2**12 sign patterns are enumerated instead of drawn
 
@@ -501,10 +501,11 @@ def _mover(groups: Sequence[_Clusters], level: float) -> tuple[float, float]:
     hi = value + math.sqrt(math.fsum((hi - share) ** 2 for share, _, hi in limits)) / len(groups)
     # With a handful of successes in all, squaring each stratum's distance loses what they say together.
     effective = len(groups) ** 2 / math.fsum(1 / _effective_n(group) for group in groups)
-    return (
-        max(0.0, min(lo, _poisson_lower(value, effective, level))),
-        min(1.0, max(hi, 1 - _poisson_lower(1 - value, effective, level))),
-    )
+    if value * effective <= 10:
+        lo = min(lo, _poisson_lower(value, effective, level))
+    if (1 - value) * effective <= 10:
+        hi = max(hi, 1 - _poisson_lower(1 - value, effective, level))
+    return max(0.0, lo), min(1.0, hi)
 
 
 def _standard_error(groups: Sequence[_Clusters]) -> float:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
+class Kind(click.Choice):
+    """One of the four registries; a near miss gets a suggestion."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        import difflib
+
+        close = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.5)
+        if value not in self.choices and close:
+            self.fail(f"{value!r} cannot be listed. Did you mean: {close[0]}?", param, ctx)
+        return str(super().convert(value, param, ctx))
+
+
 @click.command("list")
-@click.argument("what", type=click.Choice(["tasks", "models", "judges", "metrics"]))
+@click.argument("what", type=Kind(["tasks", "models", "judges", "metrics"]))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(what: str, as_json: bool) -> None:
     """List tasks, models, judges or metrics.

@@ -107,19 +107,17 @@ def command(ctx: click.Context, task: str, **options: Any) -> None:
     configs = {name: config_from(ctx, name) for name in names}
     shard = parse_shard(options["shard"]) if options["shard"] else shard_of_launcher()
     # Everything that can be missing is named before the first picture of the first task.
+    tasks = {name: find_task(name) for name in names}
     model = find_model(configs[names[0]])
-    jobs = []
-    for name in names:
-        found = find_task(name)
-        jobs.append((name, found, find_judge(configs[name], found, model)))
+    judges = {name: find_judge(configs[name], tasks[name], model) for name in names}
     output = Path(options["output"]) if options["output"] else None
     problems = []
-    for name, found, judge in jobs:
+    for name, found in tasks.items():
         try:
             run = evaluate(
                 found,
                 model,
-                judge=judge if judge is not None else "auto",
+                judge=judges[name],
                 config=configs[name],
                 output=output / name if output is not None and len(names) > 1 else output,
                 shard=shard,
