@@ -20,7 +20,7 @@ from blip3o.flow.loss import mean_squared_error
 from blip3o.flow.path import clean_to_velocity, interpolate, sigma_to_timestep
 from blip3o.flow.sampler import integrate, sample_noise, sampling_sigmas
 from blip3o.flow.timesteps import SigmaDistribution, sigma_from_uniform
-from blip3o.storage import WEIGHTS_NAME, load_strict, read_tensors, save_module
+from blip3o.storage import CONFIG_NAME, WEIGHTS_NAME, load_strict, read_json, read_tensors, save_module
 
 
 class PixelDecoder(Protocol):
@@ -199,3 +199,20 @@ class FlowPixelDecoder(nn.Module):
             raise ConfigError(f"{folder}/config.json: {error}") from None
         load_strict(model, read_tensors(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
         return model.eval()
+
+
+def load_decoder(folder: Path) -> PixelDecoder:
+    """The decoder in a folder, of the kind its config.json names. Raises: ConfigError, WeightsError."""
+    from blip3o.latent_decoder import LatentDecoder
+    from blip3o.vision.autoencoder import Autoencoder
+
+    folder = Path(folder)
+    if not (folder / CONFIG_NAME).is_file() and (folder / "unet").is_dir():
+        return LatentDecoder.from_folder(folder)  # the layout of the released models
+    config = read_json(folder / CONFIG_NAME)
+    kinds: dict[str, Any] = {kind.kind: kind for kind in (FlowPixelDecoder, LatentDecoder, Autoencoder)}
+    if config.get("kind") not in kinds:
+        raise ConfigError(
+            f"{folder / CONFIG_NAME}: decoder kind {config.get('kind')!r} is unknown; known: {', '.join(kinds)}"
+        )
+    return kinds[config["kind"]].from_folder(folder, config)

@@ -107,3 +107,50 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Silence diffusers' warnings and bars; what matters is raised as an error."""
+    from diffusers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load_diffusers_part(kind: type[Any], folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """A diffusers model from its own folder: safetensors, complete, no network.
+
+    Weights of a named variant (``diffusion_pytorch_model.bf16.safetensors``) are found by themselves.
+    Raises: WeightsError.
+    """
+    read_json(folder / CONFIG_NAME)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{folder} holds no .safetensors file; pickled weights are not loaded")
+    plain = any(not file.stem.partition("diffusion_pytorch_model")[2].startswith(".") for file in files)
+    variant = None if plain else files[0].stem.split(".", 1)[1].split("-")[0]
+    try:
+        with quiet_diffusers():
+            model, info = kind.from_pretrained(
+                folder,
+                variant=variant,
+                torch_dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"the weights in {folder} cannot be loaded ({' '.join(str(error).split())}); fetch them again"
+        ) from None
+    for kind_of_fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if info.get(kind_of_fault):
+            raise WeightsError(
+                f"the weights in {folder} have {kind_of_fault.replace('_', ' ')}: {info[kind_of_fault][0]}"
+            )
+    return model

@@ -1,0 +1,1 @@
+"""Vision side: target encoders, the feature space that is generated, and image preprocessing."""
