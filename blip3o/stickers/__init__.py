@@ -8,9 +8,10 @@
 
 from __future__ import annotations
 
+from .make import make_scene
 from .names import CLASSES, COLORS, RELATIONS, STYLES
 from .render import Rendered, render
-from .scenes import Background, Placement, Scene, SceneConfig, Sticker, make_scene
+from .scenes import Background, Placement, Scene, SceneConfig, Sticker
 
 __all__ = [
     "CLASSES",

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .drawings import DRAWINGS, svg
+from .drawings import svg
 from .names import CLASSES, STYLES
 
 SPRITE_PX = 96
@@ -145,7 +145,9 @@ def shelves(sizes: list[tuple[int, int]], width: int) -> tuple[list[tuple[int, i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="folder with the three .tgz archives")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets")
     args = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .layout import clear_relation
 from .rng import Stream
 from .scenes import Scene, Sticker
 
@@ -17,7 +18,7 @@ _MEDIUM = ("a photo of", "a photo of", "a picture of", "an image of", "a sticker
 
 
 def article(words: str) -> str:
-    """"a" or "an" in front, by the first letter as GenEval does."""
+    """ "a" or "an" in front, by the first letter as GenEval does."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -29,7 +30,7 @@ def plural(name: str) -> str:
 
 
 def phrase(name: str, color: str | None = None, count: int = 1) -> str:
-    """"a red car", "three donuts"."""
+    """ "a red car", "three donuts"."""
     words = name if count == 1 else plural(name)
     if color:
         words = f"{color} {words}"
@@ -37,7 +38,7 @@ def phrase(name: str, color: str | None = None, count: int = 1) -> str:
 
 
 def join(parts: list[str]) -> str:
-    """"a", "a and b", "a, b and c"."""
+    """ "a", "a and b", "a, b and c"."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
@@ -75,7 +76,9 @@ def short_caption(scene: Scene, seed: int = 0) -> str:
         parts = [_wording(draw, key, len(group), len(groups)) for key, group in groups]
         content = join(parts)
         if len(parts) == 2 and draw.uniform() < 0.3:
-            content = f"{parts[0]} {draw.choice(('together with', 'with', 'along with'))} {parts[1]}"
+            content = (
+                f"{parts[0]} {draw.choice(('together with', 'with', 'along with'))} {parts[1]}"
+            )
     if draw.uniform() < 0.2:
         content += f" on {article(scene.background.name)} background"
     return f"{medium} {content}".strip()
@@ -112,8 +115,6 @@ def region(sticker: Sticker) -> str:
 
 def long_caption(scene: Scene, seed: int = 0) -> str:
     """A dense description: every object with its colour and place, their relations, the background."""
-    from .layout import clear_relation
-
     draw = Stream("long caption", seed, scene.split, scene.index, prompt(scene))
     groups: dict[tuple[str, str | None], list[Sticker]] = {}
     for s in scene.stickers:
@@ -143,14 +144,16 @@ def long_caption(scene: Scene, seed: int = 0) -> str:
     for a, b in zip(single, single[1:], strict=False):
         relation = clear_relation(a.extent, b.extent)
         if relation and a.class_name != b.class_name:
-            sentences.append(f"The {a.class_name} is {draw.choice(_FAR[relation])} the {b.class_name}.")
+            sentences.append(
+                f"The {a.class_name} is {draw.choice(_FAR[relation])} the {b.class_name}."
+            )
     ground = "plain" if scene.background.plain else "graded"
     sentences.append(
-        draw.choice((
-            f"The background is {ground} {scene.background.name}.",
-            f"Everything stands on {article(ground)} {scene.background.name} background.",
-        ))  # fmt: skip
+        draw.choice(
+            (
+                f"The background is {ground} {scene.background.name}.",
+                f"Everything stands on {article(ground)} {scene.background.name} background.",
+            )
+        )  # fmt: skip
     )
     return " ".join(sentences)
-
-

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from ..errors import ConfigError
 from .captions import phrase
 from .layout import arrange, centred, clear_relation, pick_background
+from .make import config_for, draw_content, picture_held_out
 from .names import COLORS
 from .rng import Stream
-from .scenes import Background, Scene, SceneConfig, Sticker, config_for, draw_content, picture_held_out
+from .scenes import Background, Scene, SceneConfig, Sticker
 from .splits import SPLITS
 
 EDIT_KINDS: tuple[str, ...] = ("recolor", "remove", "add", "move")
@@ -58,7 +59,11 @@ Edit = tuple[tuple[Sticker, ...], tuple[Sticker, ...], str]
 
 
 def _scene(
-    split: str, index: int, stickers: tuple[Sticker, ...], background: Background, config: SceneConfig
+    split: str,
+    index: int,
+    stickers: tuple[Sticker, ...],
+    background: Background,
+    config: SceneConfig,
 ) -> Scene:
     return Scene(split, index, "free", stickers, background, None, config.size_px)
 
@@ -70,7 +75,11 @@ def _stickers(draw: Stream, config: SceneConfig, kinds: tuple[str, ...]) -> tupl
 
 
 def _name(sticker: Sticker) -> str:
-    return f"the {sticker.color} {sticker.class_name}" if sticker.color else f"the {sticker.class_name}"
+    return (
+        f"the {sticker.color} {sticker.class_name}"
+        if sticker.color
+        else f"the {sticker.class_name}"
+    )
 
 
 def _recolor(draw: Stream, config: SceneConfig) -> Edit:
@@ -110,11 +119,15 @@ def _move(draw: Stream, config: SceneConfig) -> Edit:
             replace(a, placement=centred(a, b.placement.cx, b.placement.cy)),
             replace(b, placement=centred(b, a.placement.cx, a.placement.cy)),
         )
-        words = draw.choice((f"swap {_name(a)} and {_name(b)}", f"let {_name(a)} and {_name(b)} change places"))
+        words = draw.choice(
+            (f"swap {_name(a)} and {_name(b)}", f"let {_name(a)} and {_name(b)} change places")
+        )
         return before, swapped, words
     sticker = _stickers(draw, config, ("two_object", "color_attr"))[0]
     start, end = draw.sample(list(_PLACES), 2)
-    before, after = (replace(sticker, placement=centred(sticker, *_PLACES[p])) for p in (start, end))
+    before, after = (
+        replace(sticker, placement=centred(sticker, *_PLACES[p])) for p in (start, end)
+    )
     verb = draw.choice(("move", "shift"))
     return (before,), (after,), f"{verb} {_name(sticker)} to the {end}"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 from functools import lru_cache
 
 from .rng import Stream
 from .scenes import EASY_BACKGROUNDS, RGB, Background, Placement, SceneConfig, Sticker
-from .sprites import Sprite, sprite, sprites, vanishing
+from .sprites import Sprite, lab_of, sprite, sprites, vanishing
 
 Box = tuple[float, float, float, float]
 
@@ -158,11 +159,15 @@ def _vanishing(name: str, style: str, sprite_id: str, color: str | None, rgb: RG
     return vanishing(sprite(name, style, sprite_id), color, (rgb,))
 
 
-def pick_background(stream: Stream, stickers: tuple[Sticker, ...], config: SceneConfig) -> Background:
+def pick_background(
+    stream: Stream, stickers: tuple[Sticker, ...], config: SceneConfig
+) -> Background:
     """One against which no sticker's rim vanishes by more than a quarter; else the best one seen."""
     keys = list(dict.fromkeys((s.class_name, s.style, s.sprite, s.color) for s in stickers))
     if config.backgrounds == "easy":
-        worst = [(max(_vanishing(*k, rgb) for k in keys), name, rgb) for name, rgb in EASY_BACKGROUNDS]
+        worst = [
+            (max(_vanishing(*k, rgb) for k in keys), name, rgb) for name, rgb in EASY_BACKGROUNDS
+        ]
         best = min(w for w, _, _ in worst)
         good = [(name, rgb) for w, name, rgb in worst if w <= max(0.25, best)]
         name, rgb = stream.choice(good)
@@ -204,15 +209,13 @@ def _any_background(stream: Stream) -> Background:
 
 def _any_color(stream: Stream) -> RGB:
     """Any hue, from pale to fairly strong, from dark to light."""
-    import colorsys
-
-    r, g, b = colorsys.hsv_to_rgb(stream.uniform(), stream.uniform(0, 0.65), stream.uniform(0.22, 1.0))
+    r, g, b = colorsys.hsv_to_rgb(
+        stream.uniform(), stream.uniform(0, 0.65), stream.uniform(0.22, 1.0)
+    )
     return round(255 * r), round(255 * g), round(255 * b)
 
 
 def _color_name(rgb: RGB) -> str:
     """Nearest named background colour."""
-    from .sprites import lab_of
-
     here = lab_of(rgb)
     return min(_NAMES, key=lambda item: float(((lab_of(item[1]) - here) ** 2).sum()))[0]

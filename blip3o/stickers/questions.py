@@ -13,7 +13,11 @@ from .splits import SPLITS, held_out
 
 LETTERS = "ABCD"
 # Classes a stranger might take for each other are never offered as wrong answers for each other.
-_LOOK_ALIKE = (frozenset({"bear", "teddy bear"}), frozenset({"cup", "bowl"}), frozenset({"tv", "laptop"}))
+_LOOK_ALIKE = (
+    frozenset({"bear", "teddy bear"}),
+    frozenset({"cup", "bowl"}),
+    frozenset({"tv", "laptop"}),
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ def questions(scene: Scene, seed: int = 0) -> list[Question]:
     for s in scene.stickers:
         groups.setdefault(s.class_name, []).append(s)
     result: list[Question] = []
-    pairs: list[tuple[str, str, str]] = []  # aspect, question with answer yes, question with answer no
+    pairs: list[
+        tuple[str, str, str]
+    ] = []  # aspect, question with answer yes, question with answer no
     for name, group in groups.items():
         pairs.append(("object", _exists(draw, name), _exists(draw, _absent(draw, scene, 1)[0])))
         _count(draw, name, len(group), result, pairs)
@@ -50,7 +56,9 @@ def questions(scene: Scene, seed: int = 0) -> list[Question]:
         _position(draw, a, b, relation, result, pairs)
     present = draw.choice(list(groups))
     wrong = _absent(draw, scene, 3)
-    question = draw.choice(("Which of these objects is in the picture?", "What can be seen in the picture?"))
+    question = draw.choice(
+        ("Which of these objects is in the picture?", "What can be seen in the picture?")
+    )
     result.append(_choice(draw, question, "object", article(present), [article(w) for w in wrong]))
     for number, (aspect, yes, no) in enumerate(pairs):
         result.append(Question("yes_no", yes, "yes", aspect, pair=number))
@@ -79,7 +87,9 @@ def _count(
     # the other counts, and yes/no questions are about two, three and four only.
     if n == 1 and draw.uniform() > 0.1:
         return
-    result.append(Question("count", f"How many {plural(name)} are in the picture?", str(n), "count"))
+    result.append(
+        Question("count", f"How many {plural(name)} are in the picture?", str(n), "count")
+    )
     others = [k for k in (1, 2, 3, 4) if k != n]
     if n > 1:
         wrong = draw.choice([k for k in others if k > 1])
@@ -109,7 +119,9 @@ def _color(
     others = [c for c in COLORS if c != color and (name, c) not in taboo]
     result.append(Question("color", f"What color {be} the {noun}?", color, "color"))
     verb = be.capitalize()
-    pairs.append(("color", f"{verb} the {noun} {color}?", f"{verb} the {noun} {draw.choice(others)}?"))
+    pairs.append(
+        ("color", f"{verb} the {noun} {color}?", f"{verb} the {noun} {draw.choice(others)}?")
+    )
     question = f"Which color {'does' if n == 1 else 'do'} the {noun} have?"
     result.append(_choice(draw, question, "color", color, draw.sample(others, 3)))
 
@@ -126,7 +138,12 @@ def _clear_pairs(groups: dict[str, list[Sticker]]) -> list[tuple[str, str, str]]
 
 
 def _position(
-    draw: Stream, a: str, b: str, relation: str, result: list[Question], pairs: list[tuple[str, str, str]]
+    draw: Stream,
+    a: str,
+    b: str,
+    relation: str,
+    result: list[Question],
+    pairs: list[tuple[str, str, str]],
 ) -> None:
     if draw.uniform() < 0.5:
         a, b, relation = b, a, OPPOSITE[relation]

@@ -59,7 +59,9 @@ def spec_key(spec: Mapping[str, Any]) -> str:
     '1 cat + 1 dog'
     """
     include = spec.get("include") or []
-    words = [" ".join(str(v) for v in (e["count"], e.get("color"), e["class"]) if v) for e in include]
+    words = [
+        " ".join(str(v) for v in (e["count"], e.get("color"), e["class"]) if v) for e in include
+    ]
     placed = [(i, e["position"]) for i, e in enumerate(include) if e.get("position")]
     if not placed:
         return " + ".join(sorted(words))
@@ -123,8 +125,10 @@ def is_held_out(spec: Mapping[str, Any]) -> bool:
 def _line_held_out(spec: Mapping[str, Any], lists: HeldOut) -> bool:
     include = spec.get("include") or []
     objects = [(entry["class"], entry.get("color")) for entry in include]
-    placed = [(i, e["position"]) for i, e in enumerate(include) if e.get("position")]
-    return shows_held_out(objects, [(i, relation, j) for i, (relation, j) in placed], lists)
+    placed = [(i, *entry["position"]) for i, entry in enumerate(include) if entry.get("position")]
+    # Foreign specs may point at a clause that is not there; that names no second object.
+    relations = [(i, relation, j) for i, relation, j in placed if 0 <= j < len(include)]
+    return shows_held_out(objects, relations, lists)
 
 
 def held_out_lists(prompts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -138,7 +142,9 @@ def held_out_lists(prompts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     colors = sorted((c, COLORS[i % len(COLORS)]) for i, c in enumerate(classes))
     ring = Stream("held-out", "class pairs").shuffled(CLASSES)
     n = len(ring)
-    pairs = sorted(sorted((ring[i], ring[(i + step) % n])) for i in range(n) for step in (1, 7, 18, 31))
+    pairs = sorted(
+        sorted((ring[i], ring[(i + step) % n])) for i in range(n) for step in (1, 7, 18, 31)
+    )
     by_tag: dict[str, list[Mapping[str, Any]]] = {tag: [] for tag in SPEC_TAGS}
     for prompt in prompts:
         if prompt["tag"] in by_tag:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..errors import DataError
 from .names import CLASSES, STYLES
 from .tint import TABLES, lab, shade_index
 
@@ -38,7 +39,10 @@ class Sprite:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A tinted sprite at its drawn size: premultiplied colour uint16 (h, w, 3), 255 - alpha, and its mask."""
+    """A tinted sprite at its drawn size, ready to be laid over a picture.
+
+    ``color`` uint16 (h, w, 3), premultiplied; ``rest`` uint16 (h, w, 1) = 255 - alpha; ``mask`` bool (h, w).
+    """
 
     color: np.ndarray
     rest: np.ndarray
@@ -52,8 +56,6 @@ def pack() -> dict[tuple[str, str], tuple[Sprite, ...]]:
     data = (ASSETS / index["atlas"]).read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != index["atlas_sha256"]:
-        from ..errors import DataError
-
         raise DataError(
             f"sprite atlas has SHA-256 {found}, its index says {index['atlas_sha256']}; reinstall the package"
         )
@@ -96,7 +98,9 @@ def tinted(source: Sprite, color: str | None) -> np.ndarray:
 
 
 @lru_cache(maxsize=20_000)
-def patch(class_name: str, style: str, sprite_id: str, color: str | None, width: int, height: int) -> Patch:
+def patch(
+    class_name: str, style: str, sprite_id: str, color: str | None, width: int, height: int
+) -> Patch:
     """A sprite tinted and resized; kept, since most scenes repeat a few thousand of them."""
     source = sprite(class_name, style, sprite_id)
     image = Image.fromarray(tinted(source, color)).resize((width, height), Image.Resampling.BICUBIC)
@@ -106,7 +110,9 @@ def patch(class_name: str, style: str, sprite_id: str, color: str | None, width:
 
 
 @lru_cache(maxsize=8192)
-def _palette(class_name: str, style: str, sprite_id: str, color: str | None) -> tuple[np.ndarray, np.ndarray]:
+def _palette(
+    class_name: str, style: str, sprite_id: str, color: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """L*a*b* colours of the sprite's rim (about 5 of 96 px) and their shares."""
     source = sprite(class_name, style, sprite_id)
     solid = source.rgba[..., 3] >= 128
@@ -121,7 +127,9 @@ def _palette(class_name: str, style: str, sprite_id: str, color: str | None) -> 
     return lab(rgb), counts / counts.sum()
 
 
-def vanishing(source: Sprite, color: str | None, backgrounds: Iterable[tuple[int, int, int]]) -> float:
+def vanishing(
+    source: Sprite, color: str | None, backgrounds: Iterable[tuple[int, int, int]]
+) -> float:
     """Largest share of the sprite's rim that is hard to tell from one of the background colours (0 to 1)."""
     colors, shares = _palette(source.class_name, source.style, source.id, color)
     worst = 0.0

@@ -27,7 +27,9 @@ RAMPS: dict[str, tuple[tuple[int, int, int], ...]] = {
 def _table(color: str) -> np.ndarray:
     dark, middle, light = (np.array(c, np.float64) for c in RAMPS[color])
     t = np.linspace(0, 1, 256)[:, None]
-    ramp = np.where(t < 0.5, dark + (middle - dark) * 2 * t, middle + (light - middle) * (2 * t - 1))
+    ramp = np.where(
+        t < 0.5, dark + (middle - dark) * 2 * t, middle + (light - middle) * (2 * t - 1)
+    )
     return np.round(ramp).astype(np.uint8)
 
 
@@ -53,9 +55,17 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     """sRGB 0..255 (..., 3) -> CIE L*a*b* (D65)."""
     c = np.asarray(rgb, np.float64) / 255
     c = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    xyz = c @ np.array(
-        [[0.4124564, 0.2126729, 0.0193339], [0.3575761, 0.7151522, 0.1191920], [0.1804375, 0.0721750, 0.9503041]]
-    ) / (0.95047, 1.0, 1.08883)
+    xyz = (
+        c
+        @ np.array(
+            [
+                [0.4124564, 0.2126729, 0.0193339],
+                [0.3575761, 0.7151522, 0.1191920],
+                [0.1804375, 0.0721750, 0.9503041],
+            ]
+        )
+        / (0.95047, 1.0, 1.08883)
+    )
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     x, y, z = f[..., 0], f[..., 1], f[..., 2]
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
