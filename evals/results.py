@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-VOLATILE_MANIFEST_KEYS = ("sessions", "mlflow", "versions", "git", "platform")
-"""Keys of the manifest that differ between two runs of one configuration."""
+VOLATILE_MANIFEST_KEYS = ("config", "sessions", "mlflow", "versions", "git", "platform")
+"""Keys of the manifest that may differ between two runs with equal fingerprints."""
 
 
 @dataclass(frozen=True)
