@@ -6,7 +6,7 @@ The backbone is trained on understanding first and frozen for generation: the pa
 """
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +18,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from blip3o.config import Blip3oConfig
 from blip3o.errors import WeightsError
 from blip3o.stickers import SceneConfig, make_scene
-from blip3o.stickers.captions import prompt
+from blip3o.stickers.captions import long_caption, prompt, short_caption
+from blip3o.stickers.questions import questions
 from blip3o.train.checkpoint import save_tensors
+from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
+from blip3o.train.features import TargetFeatures, fold_into_decoder
 from blip3o.train.loop import LoopConfig, fit
-from blip3o.train.stages import ClipStage, UnderstandingStage
-from blip3o.train.tokenizer import EOS, PAD, train_tokenizer
-from blip3o.train.world_data import DESCRIBE, IMAGINE, Conversations, Scenes, to_pixels
+from blip3o.train.stages import ClipStage, DecoderStage, GenerationStage, UnderstandingStage, freeze
+from blip3o.train.tokenizer import EOS, IMAGE_END, IMAGE_START, PAD, QUERY, train_tokenizer
+from blip3o.train.world_data import DESCRIBE, IMAGINE, Conversations, Scenes, generation_prompt, question_text
+from blip3o.unified import Blip3oModel
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,14 @@ CLIP_CONFIG: dict[str, Any] = {
 VOCAB_SIZE = 1024
 CLIP_VOCAB_SIZE = 512
 FEATURE_CHANNELS = 32
+CACHE_SHARD = 10_240
+DIT_CONFIG: dict[str, Any] = {
+    "input_size": 8, "patch_size": 2, "in_channels": FEATURE_CHANNELS, "dim": 256, "num_layers": 6, "num_heads": 4,
+    "ffn_dim": 512, "condition_dim": 256,
+}
+FLOW_CONFIG: dict[str, Any] = {
+    "sigma_rule": "logit_normal", "condition_dropout": 0.1, "num_inference_steps": 20, "guidance_scale": 2.5,
+}
 DECODER_CONFIG: dict[str, Any] = {
     "image_size": 64, "feature_channels": FEATURE_CHANNELS, "feature_size": 8, "unshuffle": 2,
     "block_out_channels": (64, 96, 128), "layers_per_block": 1, "norm_groups": 32,
@@ -64,7 +77,7 @@ class NanoRecipe:
     generation: LoopConfig = field(default_factory=lambda: LoopConfig(
         steps=30000, lr=1e-3, warmup_steps=200, ema_decay=0.9995, seed=4))
     generation_batch: int = 64
-    generation_drop: float = 0.1
+    cache_shards: int = 12
 
 
 def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
@@ -115,9 +128,6 @@ class NanoTrainer:
     # -- tokenizer ---------------------------------------------------------------------------------------------------
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The language side's tokenizer, trained on every kind of text of the world."""
-        from blip3o.stickers.captions import long_caption, short_caption
-        from blip3o.stickers.questions import questions
-
         path = self.folder / "tokenizer"
         if not (path / "tokenizer.json").exists():
             texts = []
@@ -127,9 +137,9 @@ class NanoTrainer:
                     scene = make_scene("train", index, world)
                     texts += [prompt(scene), short_caption(scene), long_caption(scene), DESCRIBE, IMAGINE,
                               "You are a helpful assistant.", "system user assistant",
-                              "Please generate image based on the following caption: a photo"]
+                              generation_prompt(prompt(scene))]
                     for asked in questions(scene, index):
-                        texts += [asked.question, asked.answer]
+                        texts += [question_text(asked), asked.answer]
             train_tokenizer(texts, VOCAB_SIZE).save_pretrained(path)
         return PreTrainedTokenizerFast.from_pretrained(path)
 
@@ -163,6 +173,27 @@ class NanoTrainer:
             self.recipe.clip_decoder_weight, self.recipe.clip_decoder_pictures)
         return self._finish("clip", fit(stage, self._loop("clip"), self.folder / "clip"))
 
+    def target(self) -> TargetFeatures:
+        """The frozen target encoder with its statistics, measured on 4,096 training scenes."""
+        modules = self.clip()
+        target = TargetFeatures(modules["clip"].visual, modules["projection"])
+        if not self._load("target", {"target": target}):
+            target.eval()
+            target.fit(Scenes("train", self.world, 4096)(0).pixels)
+            self._finish("target", {"target": target})
+        return freeze(target)
+
+    def decoder(self) -> nn.Module:
+        """The pixel decoder, from the joint stage's on, with the tower frozen."""
+        target, decoder = self.target(), self.clip()["decoder"]
+        if self._load("decoder", {"decoder": decoder}):
+            return decoder
+        folded = 3 * DECODER_CONFIG["unshuffle"] ** 2
+        fold_into_decoder(decoder.unet.conv_in, folded, target.mean, target.matrix)
+        batches = Scenes("train", self.world, self.recipe.decoder_batch, first=1_000_000)
+        stage = DecoderStage(decoder, target, batches, self.recipe.feature_noise)
+        return self._finish("decoder", fit(stage, self._loop("decoder"), self.folder / "decoder"))["decoder"]
+
     # -- understanding -----------------------------------------------------------------------------------------------
     def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
         tokenizer = self.tokenizer()
@@ -181,6 +212,52 @@ class NanoTrainer:
                 p, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size))
         self._finish("understanding", fit(stage, self._loop("understanding"), self.folder / "understanding"))
         return backbone
+
+    # -- generation --------------------------------------------------------------------------------------------------
+    def cache(self) -> None:
+        """Target features of the generation scenes."""
+        target, key = self.target(), self._cache_key()
+        with torch.autocast("cpu", torch.bfloat16):
+            for shard in range(self.recipe.cache_shards):
+                write_shard(self.folder / "cache", shard, CACHE_SHARD, "train", self.world, target, key)
+                logger.info("cache: shard %d of %d", shard + 1, self.recipe.cache_shards)
+
+    def _cache_key(self) -> str:
+        digest = hashlib.sha256((self.folder / "target.safetensors").read_bytes()).hexdigest()
+        return cache_key("train", self.world, digest)
+
+    def model(self) -> Blip3oModel:
+        """The whole model on the trained backbone; queries and DiT fresh."""
+        tokenizer = self.tokenizer()
+        config = Blip3oConfig(
+            backbone_config={"model_type": "qwen2_5_vl", **backbone_config(tokenizer).to_dict()},
+            num_queries=16, dit_config=DIT_CONFIG, flow_config=FLOW_CONFIG,
+            token_config={"image_start": tokenizer.convert_tokens_to_ids(IMAGE_START),
+                          "image_end": tokenizer.convert_tokens_to_ids(IMAGE_END),
+                          "query": tokenizer.convert_tokens_to_ids(QUERY)})
+        torch.manual_seed(self.recipe.generation.seed)
+        model = Blip3oModel(config)
+        model.backbone.vlm.load_state_dict(self.understanding().state_dict())
+        freeze(model.backbone)
+        return model
+
+    def generation(self) -> Blip3oModel:
+        model = self.model()
+        if self._load("generation", {"model": model}):
+            return model
+        tokenizer = self.tokenizer()
+        batches = CachedFeatures(
+            self.folder / "cache", self._cache_key(), "train", self.world, self.recipe.generation_batch,
+            self.recipe.generation.seed, self.recipe.cache_shards)
+
+        def condition_of(batch: FeatureBatch) -> Tensor:
+            texts = [generation_prompt(caption) for caption in batch.captions]
+            ids = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
+            return model.encode_condition(ids["input_ids"], ids["attention_mask"])
+
+        stage = GenerationStage(model, batches, condition_of)
+        self._finish("generation", fit(stage, self._loop("generation"), self.folder / "generation"))
+        return model
 
     # -- shared ------------------------------------------------------------------------------------------------------
     def run(self, stages: Sequence[str]) -> None:

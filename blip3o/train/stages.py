@@ -21,15 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.errors import ConfigError
-from blip3o.flow.path import interpolate
-from blip3o.flow.timesteps import SigmaDistribution, sigma_from_uniform
 from blip3o.train.world_data import PictureBatch, TextBatch
 
 if TYPE_CHECKING:
     from blip3o.decoder import FlowPixelDecoder
     from blip3o.train.feature_cache import FeatureBatch
-    from blip3o.unified import Blip3oModel
+    from blip3o.unified import Blip3oModel, GenerationOutput
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -151,32 +148,26 @@ class UnderstandingStage:
 
 
 class GenerationStage:
-    """Latent queries and DiT learn to draw features; the backbone is frozen (the paper's sequential training).
-
-    ``draws`` noise levels are drawn for every caption, so that one backbone pass serves several denoising targets.
-    """
+    """Latent queries and DiT learn to draw features; the backbone is frozen (the paper's sequential training)."""
 
     name = "generation"
 
     def __init__(
         self, model: Blip3oModel, batches: Callable[[int], FeatureBatch],
-        condition_of: Callable[[FeatureBatch], Tensor], drop: float, sigmas: SigmaDistribution, draws: int = 1,
+        condition_of: Callable[[FeatureBatch], Tensor],
     ) -> None:
-        if not 0 <= drop < 1:
-            raise ConfigError(f"condition drop {drop} is out of range: 0 to less than 1")
         self.modules: Mapping[str, nn.Module] = {"model": model}
         self.model, self.batch, self.condition_of = model, batches, condition_of
-        self.drop, self.sigmas, self.draws = drop, sigmas, draws
 
     def loss(self, batch: FeatureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         condition = self.condition_of(batch)
-        keep = torch.rand(len(condition), generator=generator) >= self.drop
-        condition = (condition * keep[:, None, None]).repeat(self.draws, 1, 1)
-        clean = batch.features.repeat(self.draws, 1, 1, 1)
-        noise = torch.randn(clean.shape, generator=generator)
-        sigma = sigma_from_uniform(torch.rand(len(clean), generator=generator), self.sigmas)
-        point = interpolate(clean, noise, sigma)
-        velocity = self.model.dit(point.x_sigma, 1000 * sigma, condition)
-        error = (velocity.float() - point.velocity).square().mean(dim=(1, 2, 3))
-        low = error[sigma < 0.5].mean().item() if (sigma < 0.5).any() else 0.0
-        return error.mean(), {"mse_low_noise": low}
+        output = self.model(target=batch.features, condition=condition, generator=generator)
+        error = (output.prediction.detach().float() - self._velocity(output, batch.features)).square()
+        by_sample, noisy = error.mean(dim=(1, 2, 3)), output.timestep >= 500
+        halves = {"mse_noisy": by_sample[noisy], "mse_clean": by_sample[~noisy]}
+        return output.loss, {key: half.mean().item() for key, half in halves.items() if len(half)}
+
+    @staticmethod
+    def _velocity(output: GenerationOutput, clean: Tensor) -> Tensor:
+        sigma = (output.timestep / 1000).reshape(-1, 1, 1, 1)
+        return (output.x_sigma - clean) / sigma

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.stickers import Scene, SceneConfig, make_scene, render
-from blip3o.stickers.captions import prompt
+from blip3o.stickers.captions import long_caption, prompt, short_caption
+from blip3o.stickers.questions import Question, questions
 
 
 @dataclass
@@ -31,8 +32,6 @@ def to_pixels(images: Sequence[np.ndarray]) -> Tensor:
 
 def caption_of(scene: Scene, choice: float) -> str:
     """``choice`` in [0, 1): 60 % the GenEval-style prompt, 15 % a paraphrase, 25 % the dense caption."""
-    from blip3o.stickers.captions import long_caption, short_caption
-
     if choice < 0.6:
         return prompt(scene)
     return short_caption(scene) if choice < 0.75 else long_caption(scene)
@@ -106,29 +105,42 @@ def tokenize_chats(
     return input_ids, mask, labels
 
 
+def generation_prompt(caption: str) -> str:
+    """The text-to-image chat up to where the image start token follows."""
+    return (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        f"Please generate image based on the following caption: {caption}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
 DESCRIBE = "Describe the image."
 IMAGINE = "Describe an image of the following caption: "
 
 
-class Conversations:
-    """Understanding data: a picture with its description and questions, or (``text_share``) text alone.
+def question_text(question: Question) -> str:
+    """The question as it is put to a model; lettered choices on lines of their own."""
+    options = [f"{letter}. {choice}" for letter, choice in zip("ABCD", question.choices, strict=False)]
+    return "\n".join([question.question, *options])
 
-    The text-only chats ask for the dense caption of a short prompt, so that the language side learns which
+
+class Conversations:
+    """Understanding data: a picture with its description or with questions, and text alone.
+
+    A description never stands in front of questions, where it would answer them without a look at the picture. The text-only chats ask for the dense caption of a short prompt, so that the language side learns which
     colour and which place belong to which object, the knowledge that image generation draws on later.
     """
 
     def __init__(
         self, split: str, config: SceneConfig, tokenizer: PreTrainedTokenizerBase, batch_size: int,
-        n_image_tokens: int, text_batch_size: int, first: int = 0, max_questions: int = 6,
+        n_image_tokens: int, text_batch_size: int, first: int = 0, max_questions: int = 5,
+        description_share: float = 0.35,
     ) -> None:
         self.split, self.config, self.tokenizer = split, config, tokenizer
         self.batch_size, self.text_batch_size = batch_size, text_batch_size
         self.n_image_tokens, self.first, self.max_questions = n_image_tokens, first, max_questions
+        self.description_share = description_share
 
     def __call__(self, step: int) -> tuple[TextBatch, TextBatch]:
-        from blip3o.stickers.captions import long_caption
-        from blip3o.stickers.questions import questions
-
         total = self.batch_size + self.text_batch_size
         start = self.first + step * total
         scenes = [make_scene(self.split, start + i, self.config) for i in range(total)]
@@ -136,12 +148,14 @@ class Conversations:
         seen, told = scenes[: self.batch_size], scenes[self.batch_size :]
         chats = []
         for scene in seen:
-            asked = questions(scene, int(rng.integers(2**31)))
-            order = rng.permutation(len(asked))[: self.max_questions]
-            turns = [(asked[k].question, asked[k].answer) for k in order]
-            turns.insert(int(rng.integers(0, 2)), (DESCRIBE, long_caption(scene)))
+            if rng.random() < self.description_share:
+                turns = [(DESCRIBE, long_caption(scene))]
+            else:
+                asked = questions(scene, int(rng.integers(2**31)))
+                order = rng.permutation(len(asked))[: self.max_questions]
+                turns = [(question_text(asked[k]), asked[k].answer) for k in order]
             chats.append(chat_pieces(turns, self.n_image_tokens))
-        text_chats = [chat_pieces([(IMAGINE + caption_of(s, rng.random() * 0.75), long_caption(s))], 0) for s in told]
+        text_chats = [chat_pieces([(IMAGINE + caption_of(s, float(rng.random()) * 0.75), long_caption(s))], 0) for s in told]
         pictures = to_pixels([render(scene).image for scene in seen])
         ids = [f"{self.split}/{start + i}" for i in range(total)]
         return (
