@@ -54,9 +54,13 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         if self.size_px % 16:
-            raise ConfigError(f"size_px {self.size_px} is not divisible by 16, the detector's last stride")
+            raise ConfigError(
+                f"size_px {self.size_px} is not divisible by 16, the detector's last stride"
+            )
         if len(self.widths) != 4 or len(self.depths) != 4:
-            raise ConfigError(f"widths {self.widths} and depths {self.depths} need four entries each")
+            raise ConfigError(
+                f"widths {self.widths} and depths {self.depths} need four entries each"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -67,7 +71,9 @@ class DetectorConfig:
         """Inverse of `to_dict`. Raises ConfigError on an unknown key."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ConfigError(f"unknown detector setting {unknown[0]!r}; known: {', '.join(f.name for f in fields(cls))}")
+            raise ConfigError(
+                f"unknown detector setting {unknown[0]!r}; known: {', '.join(f.name for f in fields(cls))}"
+            )
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -86,7 +92,9 @@ class Block(nn.Module):
         self.conv2 = _conv(c_out, c_out)
         plain = c_in == c_out and stride == 1
         self.shortcut = nn.Identity() if plain else _conv(c_in, c_out, stride, kernel=1)
-        nn.init.zeros_(self.conv2[1].weight)  # starts as the shortcut: no warm-up trouble at high rates
+        nn.init.zeros_(
+            self.conv2[1].weight
+        )  # starts as the shortcut: no warm-up trouble at high rates
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
@@ -105,7 +113,10 @@ class Backbone(nn.Module):
         for i, (width, depth) in enumerate(zip(cfg.widths, cfg.depths, strict=True)):
             stages.append(
                 nn.Sequential(
-                    *[Block(c_in if j == 0 else width, width, 2 if i and j == 0 else 1) for j in range(depth)]
+                    *[
+                        Block(c_in if j == 0 else width, width, 2 if i and j == 0 else 1)
+                        for j in range(depth)
+                    ]
                 )
             )
             c_in = width
@@ -187,7 +198,9 @@ class SeparableRoIAlign(nn.Module):
 
     SAMPLES = 3  # per bin and axis; free, since they only enter the interpolation weights
 
-    def __init__(self, size: int, precision: _Precision, stride: int = 2, level: str = "p1") -> None:
+    def __init__(
+        self, size: int, precision: _Precision, stride: int = 2, level: str = "p1"
+    ) -> None:
         super().__init__()
         self.size, self.stride, self.level, self.precision = size, stride, level, precision
 
@@ -195,7 +208,9 @@ class SeparableRoIAlign(nn.Module):
         """Interpolation weights (B, R, size, n_cells) of the bins between `start` and `end` (B, R), in pixels."""
         n = self.size * self.SAMPLES
         at = (torch.arange(n, device=start.device, dtype=start.dtype) + 0.5) / n
-        at = (start[..., None] + at * (end - start)[..., None]) / self.stride - 0.5  # (B, R, n), in cells
+        at = (
+            start[..., None] + at * (end - start)[..., None]
+        ) / self.stride - 0.5  # (B, R, n), in cells
         cells = torch.arange(n_cells, device=start.device, dtype=start.dtype)
         hat = (1 - (at.clamp(0, n_cells - 1)[..., None] - cells).abs()).clamp(min=0)
         return hat.unflatten(2, (self.size, self.SAMPLES)).mean(3)
@@ -235,7 +250,9 @@ class _OneBoxPerObject(RoIHeads):
             keep = keep[scores[keep] > self.score_thresh]
             boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
             keep = nms(boxes, scores, self.nms_thresh)[: self.detections_per_img]
-            for part, values in zip(out, (boxes[keep], scores[keep], labels[keep] + 1), strict=True):
+            for part, values in zip(
+                out, (boxes[keep], scores[keep], labels[keep] + 1), strict=True
+            ):
                 part.append(values)
         return out
 
@@ -243,9 +260,10 @@ class _OneBoxPerObject(RoIHeads):
 class StickerDetector(nn.Module):
     """Mask R-CNN for sticker scenes.
 
-    In training mode `forward(pictures, targets)` returns torchvision's dict of losses; in eval mode a list of dicts
-    per picture: boxes (N, 4) float in pixels of S, labels (N,) 1..classes, scores (N,) uncalibrated, masks (N, 1, 28, 28).
-    Pictures: (B, 3, S, S) in [0, 1]. Targets: dicts of boxes (N, 4), labels (N,) from 1, masks (N, S, S) uint8.
+    In training mode `forward(pictures, targets)` returns torchvision's dict of losses; in eval mode a dict per
+    picture: boxes (N, 4) float in pixels of S, labels (N,) 1..classes, scores (N,) uncalibrated, masks
+    (N, 1, 28, 28). Pictures: (B, 3, S, S) in [0, 1]. Targets: dicts of boxes (N, 4), labels (N,) from 1, masks
+    (N, S, S) uint8.
     """
 
     def __init__(self, cfg: DetectorConfig | None = None) -> None:
@@ -255,7 +273,8 @@ class StickerDetector(nn.Module):
         self.backbone = Backbone(cfg)
         s = cfg.size_px / 64
         anchors = AnchorGenerator(
-            tuple((round(a * s), round(b * s)) for a, b in ((12, 17), (24, 34), (44, 58))), ((0.5, 1.0, 2.0),) * 3
+            tuple((round(a * s), round(b * s)) for a, b in ((12, 17), (24, 34), (44, 58))),
+            ((0.5, 1.0, 2.0),) * 3,
         )
         self.rpn = RegionProposalNetwork(
             anchors,
@@ -309,7 +328,12 @@ class ColorClassifier(nn.Module):
     def __init__(self, n_colors: int = 10, width: int = 32) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(3, width, 2), nn.ReLU(), _conv(width, 2 * width, 2), nn.ReLU(), _conv(2 * width, 2 * width, 2), nn.ReLU()
+            _conv(3, width, 2),
+            nn.ReLU(),
+            _conv(width, 2 * width, 2),
+            nn.ReLU(),
+            _conv(2 * width, 2 * width, 2),
+            nn.ReLU(),
         )
         self.head = nn.Linear(4 * width, n_colors)
 
@@ -319,14 +343,18 @@ class ColorClassifier(nn.Module):
         return self.head(torch.cat([x.mean((-2, -1)), x.amax((-2, -1))], -1))
 
 
-def masked_crops(pictures: Tensor, masks: Tensor, boxes: Tensor, index: Tensor, size_px: int = 32) -> Tensor:
+def masked_crops(
+    pictures: Tensor, masks: Tensor, boxes: Tensor, index: Tensor, size_px: int = 32
+) -> Tensor:
     """Objects cut out on grey, resized to a square.
 
     Args: pictures (B, 3, S, S) in [0, 1]; masks (N, S, S) bool; boxes (N, 4) float, end exclusive; index (N,) int64,
     the picture of each object. Returns (N, 3, size_px, size_px).
     """
     on_grey = torch.where(masks[:, None], pictures[index], torch.full_like(pictures[:1], GREY))
-    rois = torch.cat([torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None], boxes], 1)
+    rois = torch.cat(
+        [torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None], boxes], 1
+    )
     return roi_align(on_grey, rois, size_px, 1.0, 2, aligned=True)
 
 

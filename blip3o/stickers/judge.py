@@ -86,8 +86,18 @@ class StickerJudge:
         detector = StickerDetector(DetectorConfig.from_dict(metadata["detector"]))
         color = ColorClassifier(len(COLORS))
         for name, module in (("detector", detector), ("color", color)):
-            _fill(module, {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")}, path)
-        judge = cls(detector, color, metadata["calibration"]["slope"], metadata["calibration"]["offset"], metadata)
+            _fill(
+                module,
+                {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")},
+                path,
+            )
+        judge = cls(
+            detector,
+            color,
+            metadata["calibration"]["slope"],
+            metadata["calibration"]["offset"],
+            metadata,
+        )
         return judge.to(device)
 
     def save(self, folder: Path | str, metadata: Mapping[str, Any]) -> None:
@@ -134,7 +144,9 @@ class StickerJudge:
         out: list[list[Found]] = []
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
-            sizes = [(p.height, p.width) if isinstance(p, Image.Image) else p.shape[:2] for p in chunk]
+            sizes = [
+                (p.height, p.width) if isinstance(p, Image.Image) else p.shape[:2] for p in chunk
+            ]
             x = torch.stack([to_tensor(p, self.detector.cfg.size_px) for p in chunk])
             out += self._find(x.to(next(self.detector.parameters()).device), sizes)
         return out
@@ -143,14 +155,20 @@ class StickerJudge:
         side = x.shape[-1]
         results = self.detector(x)
         counts = [len(r["scores"]) for r in results]
-        index = torch.repeat_interleave(torch.arange(len(x), device=x.device), torch.tensor(counts, device=x.device))
+        index = torch.repeat_interleave(
+            torch.arange(len(x), device=x.device), torch.tensor(counts, device=x.device)
+        )
         boxes = torch.cat([r["boxes"] for r in results])
         small = torch.cat([r["masks"] for r in results])[:, 0]
         scores = calibrate(torch.cat([r["scores"] for r in results]), self.slope, self.offset)
         labels = torch.cat([r["labels"] for r in results]) - 1
         masks = paste_masks(small, boxes, side, side)
         filled, tight = boxes_of_masks(masks)
-        logits = self.color(masked_crops(x, masks, tight.float(), index)) if len(boxes) else x.new_zeros(0, len(COLORS))
+        logits = (
+            self.color(masked_crops(x, masks, tight.float(), index))
+            if len(boxes)
+            else x.new_zeros(0, len(COLORS))
+        )
         distances = ramp_distances(x[index], masks)
         found: list[list[Found]] = [[] for _ in sizes]
         for n in range(len(boxes)):
@@ -184,7 +202,9 @@ def to_tensor(picture: Any, size_px: int) -> Tensor:
     if not isinstance(picture, Image.Image):
         array = np.asarray(picture)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise DataError(f"picture has shape {array.shape} and type {array.dtype}: expected uint8 (H, W, 3)")
+            raise DataError(
+                f"picture has shape {array.shape} and type {array.dtype}: expected uint8 (H, W, 3)"
+            )
         picture = Image.fromarray(array)
     picture = picture.convert("RGB")
     if picture.size != (size_px, size_px):
@@ -193,14 +213,18 @@ def to_tensor(picture: Any, size_px: int) -> Tensor:
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Box-sized mask probabilities (N, M, M) -> bool (N, height, width): bilinear, over 0.5, nothing outside the box."""
+    """Box-sized mask probabilities (N, M, M) -> bool (N, height, width): bilinear, over 0.5, False outside the box."""
 
     def weights(start: Tensor, end: Tensor, n: int) -> Tensor:
         m = masks.shape[-1]
         at = torch.arange(n, device=masks.device, dtype=masks.dtype) + 0.5
-        share = (at - start[:, None]) / (end - start).clamp(min=1e-3)[:, None]  # (N, n), 0..1 inside the box
+        share = (at - start[:, None]) / (end - start).clamp(min=1e-3)[
+            :, None
+        ]  # (N, n), 0..1 inside the box
         cell = (share * m - 0.5).clamp(0, m - 1)[..., None]
-        hat = (1 - (cell - torch.arange(m, device=masks.device, dtype=masks.dtype)).abs()).clamp(min=0)
+        hat = (1 - (cell - torch.arange(m, device=masks.device, dtype=masks.dtype)).abs()).clamp(
+            min=0
+        )
         return hat * ((share >= 0) & (share <= 1))[..., None]
 
     x1, y1, x2, y2 = boxes.unbind(-1)
@@ -223,9 +247,12 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     own = {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
     wrong = sorted(set(own) ^ set(tensors)) or [k for k in own if own[k].shape != tensors[k].shape]
     if wrong:
-        raise WeightsError(f"{path} does not fit the detector's sizes: {len(wrong)} keys differ, first {wrong[0]}; {REPAIR}")
+        raise WeightsError(
+            f"{path} does not fit the detector's sizes: {len(wrong)} keys differ, first {wrong[0]}; {REPAIR}"
+        )
     broken = [k for k, v in tensors.items() if not torch.isfinite(v).all()]
     if broken:
-        raise WeightsError(f"{path} holds values that are not finite, first in {broken[0]}; {REPAIR}")
+        raise WeightsError(
+            f"{path} holds values that are not finite, first in {broken[0]}; {REPAIR}"
+        )
     module.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-

@@ -48,7 +48,7 @@ class WearConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """pictures (B, 3, S, S); targets as torchvision's detectors take them; colors: per picture (N,) int64, -1 = natural."""
+    """pictures (B, 3, S, S); targets as torchvision's detectors take them; colors: per picture (N,), -1 = natural."""
 
     pictures: Tensor
     targets: list[dict[str, Tensor]]
@@ -91,6 +91,7 @@ def wear(x: Tensor, rng: np.random.Generator, cfg: WearConfig) -> Tensor:
 
     x: (B, 3, S, S) in [0, 1]. Geometry moves by at most about a pixel, so boxes and masks stay right.
     """
+    x = x.clone()
     b, _, size, _ = x.shape
     scale = size / 64
     worn = rng.random(b) > cfg.untouched
@@ -101,7 +102,11 @@ def wear(x: Tensor, rng: np.random.Generator, cfg: WearConfig) -> Tensor:
 
     s = strength(cfg.bend_px * scale)
     if s.any():
-        x = torch.where(s[:, None, None, None] > 0, bend(x, s[:, None, None, None] * _smooth_noise(rng, b, 2, 9, size)), x)
+        x = torch.where(
+            s[:, None, None, None] > 0,
+            bend(x, s[:, None, None, None] * _smooth_noise(rng, b, 2, 9, size)),
+            x,
+        )
     s = strength(1.0)
     for i in torch.nonzero(s)[:, 0].tolist():
         low = round(size * (1 - (1 - cfg.shrink_to) * float(s[i])))
@@ -129,7 +134,9 @@ def _shuffle(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     pad = side * n - rgba.shape[0]
     square = np.pad(rgba, ((0, pad), (0, pad), (0, 0)))
     tiles = square.reshape(n, side, n, side, 4).swapaxes(1, 2).reshape(-1, side, side, 4)
-    tiles = np.stack([np.rot90(t, int(rng.integers(4))) for t in tiles[rng.permutation(len(tiles))]])
+    tiles = np.stack(
+        [np.rot90(t, int(rng.integers(4))) for t in tiles[rng.permutation(len(tiles))]]
+    )
     whole = tiles.reshape(n, n, side, side, 4).swapaxes(1, 2).reshape(n * side, n * side, 4)
     return whole[: rgba.shape[0], : rgba.shape[1]]
 
@@ -141,7 +148,11 @@ def _square(t: np.ndarray) -> Tensor:
 def _melt(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Bends a square by a third of its side."""
     side = rgba.shape[0]
-    field = _smooth_noise(rng, 1, 2, int(rng.integers(4, 7)), side) * side * float(rng.uniform(0.25, 0.45))
+    field = (
+        _smooth_noise(rng, 1, 2, int(rng.integers(4, 7)), side)
+        * side
+        * float(rng.uniform(0.25, 0.45))
+    )
     return bend(_square(rgba), field)[0].permute(1, 2, 0).numpy()
 
 
@@ -163,7 +174,9 @@ def _blob(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([(mix * picks[0] + (1 - mix) * picks[1]) * alpha, alpha], -1)
 
 
-def scramble(image: np.ndarray, background: np.ndarray, masks: np.ndarray, i: int, rng: np.random.Generator) -> np.ndarray:
+def scramble(
+    image: np.ndarray, background: np.ndarray, masks: np.ndarray, i: int, rng: np.random.Generator
+) -> np.ndarray:
     """The picture with object `i` destroyed: shuffled, melted, smeared or replaced by a blob.
 
     Args: image, background (S, S, 3) float32 in [0, 1]; masks (N, S, S) bool. Other objects stay untouched.
@@ -178,13 +191,20 @@ def scramble(image: np.ndarray, background: np.ndarray, masks: np.ndarray, i: in
     )
     operation = (_shuffle, _melt, _smear, _blob)[int(rng.integers(4))]
     if operation is _shuffle:
-        canvas[pad : pad + side, pad : pad + side] = _shuffle(canvas[pad : pad + side, pad : pad + side], rng)
+        canvas[pad : pad + side, pad : pad + side] = _shuffle(
+            canvas[pad : pad + side, pad : pad + side], rng
+        )
     else:
         canvas = operation(canvas, rng)
     out = np.where(masks[i][..., None], background, image)
     size = image.shape[0]
     y0, x0 = int(ys.min()) - pad, int(xs.min()) - pad
-    top, left, bottom, right = max(y0, 0), max(x0, 0), min(y0 + len(canvas), size), min(x0 + len(canvas), size)
+    top, left, bottom, right = (
+        max(y0, 0),
+        max(x0, 0),
+        min(y0 + len(canvas), size),
+        min(x0 + len(canvas), size),
+    )
     part = canvas[top - y0 : bottom - y0, left - x0 : right - x0]
     region = out[top:bottom, left:right]
     blended = region * (1 - part[..., 3:]) + part[..., :3]
@@ -227,13 +247,23 @@ def make_batch(
         boxes, masks = drawn.boxes[keep].astype(np.float32), masks[keep]
         if flip and rng.random() < 0.5:
             image, masks = image[:, ::-1], masks[:, :, ::-1]
-            boxes = np.stack([image.shape[1] - boxes[:, 2], boxes[:, 1], image.shape[1] - boxes[:, 0], boxes[:, 3]], 1)
+            boxes = np.stack(
+                [
+                    image.shape[1] - boxes[:, 2],
+                    boxes[:, 1],
+                    image.shape[1] - boxes[:, 0],
+                    boxes[:, 3],
+                ],
+                1,
+            )
         pictures.append(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
         stickers = [s for s, kept in zip(scene.stickers, keep, strict=True) if kept]
         targets.append(
             {
                 "boxes": torch.from_numpy(np.ascontiguousarray(boxes).reshape(-1, 4)),
-                "labels": torch.tensor([1 + CLASS_INDEX[s.class_name] for s in stickers], dtype=torch.int64),
+                "labels": torch.tensor(
+                    [1 + CLASS_INDEX[s.class_name] for s in stickers], dtype=torch.int64
+                ),
                 "masks": torch.from_numpy(np.ascontiguousarray(masks).astype(np.uint8)),
             }
         )

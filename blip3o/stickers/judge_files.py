@@ -15,7 +15,9 @@ from blip3o.stickers.names import CLASSES, COLORS
 FOLDER = Path(__file__).resolve().parents[1] / "weights" / "judge"
 WEIGHTS, METADATA = "judge.safetensors", "judge.json"
 VERSION = 1
-REPAIR = "reinstall blip3o-eval, or train the judge again with `python -m blip3o.stickers.judge_train`"
+REPAIR = (
+    "reinstall blip3o-eval, or train the judge again with `python -m blip3o.stickers.judge_train`"
+)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -23,15 +25,23 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     path = folder / METADATA
     try:
         metadata = json.loads(read_bytes(path))
-        missing = [k for k in ("version", "sha256", "detector", "calibration", "classes", "colors") if k not in metadata]
+        missing = [
+            k
+            for k in ("version", "sha256", "detector", "calibration", "classes", "colors")
+            if k not in metadata
+        ]
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path} is not valid JSON ({error}); {REPAIR}") from error
     if missing:
         raise WeightsError(f"{path} lacks {', '.join(missing)}; {REPAIR}")
     if metadata["version"] != VERSION:
-        raise WeightsError(f"{path} has version {metadata['version']}, this package reads {VERSION}; {REPAIR}")
+        raise WeightsError(
+            f"{path} has version {metadata['version']}, this package reads {VERSION}; {REPAIR}"
+        )
     if metadata["classes"] != list(CLASSES) or metadata["colors"] != list(COLORS):
-        raise WeightsError(f"{path} was made for other classes or colours than this package's; {REPAIR}")
+        raise WeightsError(
+            f"{path} was made for other classes or colours than this package's; {REPAIR}"
+        )
     return metadata
 
 

@@ -87,10 +87,14 @@ class DetectorStage:
     def batch(self, step: int) -> Batch:
         r = self.recipe
         indices = range(step * r.batch, (step + 1) * r.batch)
-        return make_batch("judge", indices, self._worlds, r.wear, np.random.default_rng((r.seed, 1, step)))
+        return make_batch(
+            "judge", indices, self._worlds, r.wear, np.random.default_rng((r.seed, 1, step))
+        )
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        with torch.random.fork_rng(devices=[]):  # torchvision samples proposals from the global stream
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torchvision samples proposals from the global stream
             torch.manual_seed(generator.initial_seed())
             losses = self.detector(batch.pictures, batch.targets)
         total = sum((LOSS_WEIGHTS[k] * v for k, v in losses.items()), torch.zeros(()))
@@ -103,7 +107,9 @@ def color_targets(distances: Tensor, colors: Tensor) -> Tensor:
     An untinted sprite has no official colour; a soft label from its pixels keeps the answer sensible.
     """
     natural = F.softmax(-distances / 6.0, -1)
-    return torch.where(colors[:, None] < 0, natural, F.one_hot(colors.clamp(min=0), len(COLORS)).float())
+    return torch.where(
+        colors[:, None] < 0, natural, F.one_hot(colors.clamp(min=0), len(COLORS)).float()
+    )
 
 
 def loosen(masks: Tensor, generator: torch.Generator) -> Tensor:
@@ -192,10 +198,14 @@ def calibration_pairs(detector: StickerDetector, recipe: JudgeRecipe) -> tuple[T
     scores, right = [], []
     for start in range(0, recipe.calibration_scenes, recipe.batch):
         rng = np.random.default_rng((recipe.seed, 3, start))
-        batch = make_batch("val", range(start, start + recipe.batch), worlds(recipe.levels), recipe.wear, rng)
+        batch = make_batch(
+            "val", range(start, start + recipe.batch), worlds(recipe.levels), recipe.wear, rng
+        )
         for found, target in zip(detector(batch.pictures), batch.targets, strict=True):
             scores.append(found["scores"])
-            right.append(match(found["boxes"], found["labels"], target["boxes"], target["labels"]) >= 0)
+            right.append(
+                match(found["boxes"], found["labels"], target["boxes"], target["labels"]) >= 0
+            )
     return torch.cat(scores), torch.cat(right)
 
 
@@ -218,7 +228,9 @@ def hardware() -> str:
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         pass
     return f"{name}, {torch.get_num_threads()} thread(s) used"
@@ -228,23 +240,51 @@ def commit() -> str | None:
     """Commit of the checkout this file lies in, or None when installed."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except OSError:
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def train(recipe: JudgeRecipe, output: Path, minutes: float, color_minutes: float, weights: Path) -> StickerJudge:
+def train(
+    recipe: JudgeRecipe, output: Path, minutes: float, color_minutes: float, weights: Path
+) -> StickerJudge:
     """All stages, then the two weight files in `weights`. Finished stages are not repeated."""
     started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     detecting, coloring = DetectorStage(recipe), ColorStage(recipe)
-    logger.info("detector %d parameters, colour %d", n_parameters(detecting.detector), n_parameters(coloring.color))
-    common = {"steps": recipe.max_steps, "min_lr_ratio": 0.01, "weight_decay": 0.02, "seed": recipe.seed}
-    fit(coloring, LoopConfig(lr=recipe.color_lr, max_minutes=color_minutes, ema_decay=0.99, bf16=False, **common), output / "color")
+    logger.info(
+        "detector %d parameters, colour %d",
+        n_parameters(detecting.detector),
+        n_parameters(coloring.color),
+    )
+    common = {
+        "steps": recipe.max_steps,
+        "min_lr_ratio": 0.01,
+        "weight_decay": 0.02,
+        "seed": recipe.seed,
+    }
+    fit(
+        coloring,
+        LoopConfig(
+            lr=recipe.color_lr, max_minutes=color_minutes, ema_decay=0.99, bf16=False, **common
+        ),
+        output / "color",
+    )
     fit(
         detecting,
-        LoopConfig(lr=recipe.lr, max_minutes=minutes, ema_decay=0.998, clip_norm=4.0, warmup_steps=200, **common),
+        LoopConfig(
+            lr=recipe.lr,
+            max_minutes=minutes,
+            ema_decay=0.998,
+            clip_norm=4.0,
+            warmup_steps=200,
+            **common,
+        ),
         output / "detector",
     )
     refresh_statistics(detecting, first_step=recipe.max_steps, n_batches=40)
@@ -256,7 +296,9 @@ def train(recipe: JudgeRecipe, output: Path, minutes: float, color_minutes: floa
         {
             "training": {
                 "date": started,
-                "command": shlex.join(["python", "-m", "blip3o.stickers.judge_train", *sys.argv[1:]]),
+                "command": shlex.join(
+                    ["python", "-m", "blip3o.stickers.judge_train", *sys.argv[1:]]
+                ),
                 "commit": commit(),
                 "hardware": hardware(),
                 "torch": torch.__version__,
@@ -265,7 +307,10 @@ def train(recipe: JudgeRecipe, output: Path, minutes: float, color_minutes: floa
                 "detector_steps": state["step"],
                 "detector_seconds": round(state["seconds"]),
                 "pictures": state["step"] * recipe.batch,
-                "parameters": {"detector": n_parameters(judge.detector), "color": n_parameters(judge.color)},
+                "parameters": {
+                    "detector": n_parameters(judge.detector),
+                    "color": n_parameters(judge.color),
+                },
             }
         },
     )
@@ -278,23 +323,40 @@ def write_log(output: Path, path: Path, every: int = 8) -> None:
     rows: list[dict[str, Any]] = []
     for stage in ("color", "detector"):
         lines = [json.loads(x) for x in (output / stage / "log.jsonl").read_text().splitlines()]
-        rows += [x for i, x in enumerate(lines) if "stage" in x or i % every == 0 or i == len(lines) - 2]
+        rows += [
+            x for i, x in enumerate(lines) if "stage" in x or i % every == 0 or i == len(lines) - 2
+        ]
     path.write_text("".join(json.dumps(x) + "\n" for x in rows), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train the sticker judge; the same command resumes.")
-    parser.add_argument("--output", type=Path, default=Path("runs/judge"), help="folder of checkpoints and logs")
-    parser.add_argument("--minutes", type=float, default=30.0, help="training time of the detector (default 30)")
-    parser.add_argument("--color-minutes", type=float, default=2.0, help="training time of the colours (default 2)")
-    parser.add_argument("--weights", type=Path, default=None, help=f"where the weight files go (shipped: {FOLDER.name})")
+    parser = argparse.ArgumentParser(
+        description="Train the sticker judge; the same command resumes."
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/judge"), help="folder of checkpoints and logs"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="training time of the detector (default 30)"
+    )
+    parser.add_argument(
+        "--color-minutes", type=float, default=2.0, help="training time of the colours (default 2)"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=None,
+        help=f"where the weight files go (shipped: {FOLDER.name})",
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     weights = args.weights or args.output / "weights"
     judge = train(JudgeRecipe(), args.output, args.minutes, args.color_minutes, weights)
-    logger.info("wrote %s, sha256 %s, %d bytes", weights, judge.digest[:12], judge.metadata["bytes"])
+    logger.info(
+        "wrote %s, sha256 %s, %d bytes", weights, judge.digest[:12], judge.metadata["bytes"]
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def _distances() -> Tensor:
     cube = lab(rgb).astype(np.float32)
     columns = []
     for color in COLORS:
-        ramp = lab(TABLES[color][8:248:16]).astype(np.float32)  # the ends of a ramp are rare and look alike
+        ramp = lab(TABLES[color][8:248:16]).astype(
+            np.float32
+        )  # the ends of a ramp are rare and look alike
         columns.append(np.sqrt(((cube[:, None] - ramp) ** 2).sum(-1)).min(1))
     return torch.from_numpy(np.minimum(np.stack(columns, -1), FAR))
 

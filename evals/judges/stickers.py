@@ -5,7 +5,6 @@ Its figures hold for sticker pictures only, so a report names it wherever it pri
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,24 +56,29 @@ class StickersJudge:
     ) -> Sequence[Sequence[Detection]]:
         """Detections per picture, best first, in the picture's own pixels. A picture's answer depends on it alone."""
         if len(images) != len(color_classes):
-            raise UsageError(f"{len(images)} images with {len(color_classes)} lists of colour classes: give one list each")
+            raise UsageError(
+                f"{len(images)} images with {len(color_classes)} lists of colour classes: give one list each"
+            )
         if self._judge is None:
             self.load()
         found = self._judge.find([image.convert("RGB") for image in images])
         return [
-            [
-                Detection(
-                    class_name=f.class_name,
-                    box=tuple(float(v) for v in f.box),
-                    score=f.score,
-                    mask=f.mask,
-                    color_logits=f.color_logits if f.class_name in asked else None,
-                    extras={"pixel_color": f.pixel_color},
-                )
-                for f in row
-            ]
+            [to_detection(f, f.class_name in asked) for f in row]
             for row, asked in zip(found, color_classes, strict=True)
         ]
+
+
+def to_detection(found: Any, with_color: bool = True) -> Detection:
+    """A `blip3o.stickers.judge.Found` in the harness's words."""
+    x1, y1, x2, y2 = found.box
+    return Detection(
+        class_name=found.class_name,
+        box=(float(x1), float(y1), float(x2), float(y2)),
+        score=found.score,
+        mask=found.mask,
+        color_logits=found.color_logits if with_color else None,
+        extras={"pixel_color": found.pixel_color},
+    )
 
 
 def create(spec: str, options: ModelOptions) -> StickersJudge:
@@ -90,7 +94,9 @@ def _device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used by the sticker judge: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"device {name!r} cannot be used by the sticker judge: {str(error).splitlines()[0]}"
+        ) from error
     return name
 
 

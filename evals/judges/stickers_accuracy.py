@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Detection, Identity, ModelOptions, Output, Sample, ScoreItem
+from evals.api import Detection, Identity, Output, Sample, ScoreItem
+from evals.judges.stickers import to_detection
 
 if TYPE_CHECKING:
     from blip3o.stickers import Rendered, Scene
@@ -48,14 +49,16 @@ class OracleJudge:
     def accuracy(self) -> Mapping[str, Any]:
         return {}
 
-    def detect(self, images: Sequence[Any], color_classes: Sequence[Sequence[str]]) -> Sequence[Sequence[Detection]]:
+    def detect(
+        self, images: Sequence[Any], color_classes: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[Detection]]:
         from blip3o.stickers import COLORS
 
         return [
             [
                 Detection(
                     s.class_name,
-                    tuple(float(v) for v in box),
+                    (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                     0.99,
                     color_logits=tuple(float(c == s.color) for c in COLORS),
                     extras={"pixel_color": s.color or COLORS[0]},
@@ -73,7 +76,9 @@ class ToldJudge(OracleJudge):
     def __init__(self, rows: Sequence[Sequence[Detection]]) -> None:
         self._rows = rows
 
-    def detect(self, images: Sequence[Any], color_classes: Sequence[Sequence[str]]) -> Sequence[Sequence[Detection]]:
+    def detect(
+        self, images: Sequence[Any], color_classes: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[Detection]]:
         return self._rows
 
 
@@ -123,16 +128,25 @@ def verdict_agreement(seen: Sequence[Any]) -> dict[str, Any]:
     from evals.lookup import find_task
 
     task = find_task("geneval")
-    equal: dict[str, list[bool]] = {"verdict_agreement": [], "when_right": [], "when_wrong": [], "by_pixels": []}
+    equal: dict[str, list[bool]] = {
+        "verdict_agreement": [],
+        "when_right": [],
+        "when_wrong": [],
+        "by_pixels": [],
+    }
     by_tag: dict[str, list[bool]] = {}
     for make in (lambda scene: scene.spec(), wrong_spec):
         items = []
         for one in seen:
             spec = make(one.scene)
-            sample = Sample(f"{one.scene.index}", one.scene.index, spec["tag"], spec["prompt"], spec)
+            sample = Sample(
+                f"{one.scene.index}", one.scene.index, spec["tag"], spec["prompt"], spec
+            )
             items.append(ScoreItem(sample, Output(sample.id, 0, 0)))
         truth = task.score(items, OracleJudge([(one.scene, one.drawn) for one in seen]))
-        answer = task.score(items, ToldJudge([[detection(f) for f in one.found] for one in seen]))
+        answer = task.score(
+            items, ToldJudge([[to_detection(f) for f in one.found] for one in seen])
+        )
         for item, true, said in zip(items, truth, answer, strict=True):
             is_equal = true.value == said.value
             equal["verdict_agreement"].append(is_equal)
@@ -151,18 +165,6 @@ def verdict_agreement(seen: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def detection(found: Any) -> Detection:
-    """A `Found` of the sticker judge as the harness's Detection, colours included."""
-    return Detection(
-        found.class_name,
-        tuple(float(v) for v in found.box),
-        found.score,
-        found.mask,
-        found.color_logits,
-        {"pixel_color": found.pixel_color},
-    )
-
-
 def measure_all(folder: Path | None, n_scenes: int, settings: Sequence[str]) -> dict[str, Any]:
     """All figures of the weights in `folder` (None: the shipped ones)."""
     from blip3o.stickers.judge import FOLDER, StickerJudge
@@ -177,8 +179,17 @@ def measure_all(folder: Path | None, n_scenes: int, settings: Sequence[str]) -> 
         started = time.perf_counter()
         seen = list(look(judge, split, level, n_scenes, WearConfig() if is_worn else None))
         seconds = time.perf_counter() - started
-        figures[name] = {**verdict_agreement(seen), **measure(seen), "pictures_per_second": round(n_scenes / seconds, 1)}
-        print(name, {k: v for k, v in figures[name].items() if k != "per_class"}, file=sys.stderr, flush=True)
+        figures[name] = {
+            **verdict_agreement(seen),
+            **measure(seen),
+            "pictures_per_second": round(n_scenes / seconds, 1),
+        }
+        print(
+            name,
+            {k: v for k, v in figures[name].items() if k != "per_class"},
+            file=sys.stderr,
+            flush=True,
+        )
     figures["false_alarms"] = false_alarms(judge)
     figures["measured"] = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -193,10 +204,21 @@ def measure_all(folder: Path | None, n_scenes: int, settings: Sequence[str]) -> 
 def main(argv: Sequence[str] | None = None) -> None:
     from blip3o.stickers.judge_files import FOLDER, read_metadata, write_metadata
 
-    parser = argparse.ArgumentParser(description="Measure the sticker judge on scenes whose content is known.")
-    parser.add_argument("--weights", type=Path, default=FOLDER, help="folder of the weights (default: the shipped ones)")
-    parser.add_argument("--scenes", type=int, default=2000, help="scenes per setting (default 2000)")
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), help="default: all")
+    parser = argparse.ArgumentParser(
+        description="Measure the sticker judge on scenes whose content is known."
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=FOLDER,
+        help="folder of the weights (default: the shipped ones)",
+    )
+    parser.add_argument(
+        "--scenes", type=int, default=2000, help="scenes per setting (default 2000)"
+    )
+    parser.add_argument(
+        "--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), help="default: all"
+    )
     parser.add_argument("--write", action="store_true", help="store the figures beside the weights")
     args = parser.parse_args(argv)
     figures = measure_all(args.weights, args.scenes, args.settings)

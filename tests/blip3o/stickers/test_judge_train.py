@@ -1,0 +1,92 @@
+"""Training of the judge: resume, matching, calibration, colour labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from blip3o.stickers.detector import DetectorConfig
+from blip3o.stickers.judge_train import (
+    ColorStage,
+    DetectorStage,
+    JudgeRecipe,
+    color_targets,
+    fit_platt,
+    loosen,
+    match,
+)
+from blip3o.train.loop import LoopConfig, fit
+
+TINY = JudgeRecipe(
+    detector=DetectorConfig(widths=(16, 16, 16, 16), depths=(1, 1, 1, 1), pyramid=16, head=32),
+    batch=2,
+    color_batch=8,
+)
+
+
+def loop(steps: int) -> LoopConfig:
+    # a constant rate: the schedule must not depend on where the run is stopped
+    return LoopConfig(
+        steps=steps, lr=1e-3, warmup_steps=0, min_lr_ratio=1.0, bf16=False, log_every=1
+    )
+
+
+def test_four_steps_equal_two_and_two_after_a_restart(tmp_path):
+    whole = fit(DetectorStage(TINY), loop(4), tmp_path / "whole")["detector"].state_dict()
+    config = loop(4)
+    stopped = DetectorStage(TINY)
+    batches = stopped.batch
+    stopped.batch = lambda step: batches(step) if step < 2 else pytest.fail("stopped here")
+    with pytest.raises(pytest.fail.Exception):
+        fit(stopped, replace(config, save_every_s=-1.0), tmp_path / "parts")
+    resumed = fit(DetectorStage(TINY), replace(config, save_every_s=-1.0), tmp_path / "parts")
+    for key, value in resumed["detector"].state_dict().items():
+        assert torch.equal(value, whole[key]), key
+
+
+def test_colours_are_learned_in_a_few_steps(tmp_path):
+    stage = ColorStage(replace(TINY, color_batch=16))
+    generator = torch.Generator().manual_seed(0)
+    before = stage.loss(stage.batch(0), generator)[0].item()
+    fit(stage, replace(loop(15), lr=3e-3), tmp_path)
+    stage.color.train()
+    assert stage.loss(stage.batch(0), generator)[0].item() < before - 0.3
+
+
+def test_platt_finds_the_map_that_made_the_labels():
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.rand(20_000, generator=generator) * 0.98 + 0.01
+    truth = torch.sigmoid(0.6 * torch.logit(raw) - 0.8)
+    slope, offset = fit_platt(raw, torch.rand(20_000, generator=generator) < truth)
+    assert slope == pytest.approx(0.6, abs=0.03) and offset == pytest.approx(-0.8, abs=0.06)
+
+
+def test_an_object_is_claimed_once_and_by_its_class_only():
+    true = torch.tensor([[0.0, 0, 20, 20], [30.0, 30, 50, 50]])
+    found = torch.tensor(
+        [[1.0, 0, 20, 20], [0.0, 1, 20, 20], [30.0, 30, 50, 50], [30.0, 31, 50, 50]]
+    )
+    claims = match(found, torch.tensor([3, 3, 4, 5]), true, torch.tensor([3, 5]))
+    assert claims.tolist() == [0, -1, -1, 1]
+    assert match(found[:0], torch.zeros(0), true, torch.tensor([3, 5])).tolist() == []
+    assert match(found, torch.tensor([3, 3, 4, 5]), true[:0], torch.zeros(0)).tolist() == [-1] * 4
+
+
+def test_tinted_objects_have_hard_labels_and_natural_ones_soft():
+    distances = torch.full((2, 10), 40.0)
+    distances[:, 3] = 2.0
+    targets = color_targets(distances, torch.tensor([7, -1]))
+    assert targets[0].tolist() == [0.0] * 7 + [1.0] + [0.0] * 2
+    assert targets[1].argmax() == 3 and 0.9 < targets[1, 3] < 1
+
+
+def test_loosened_masks_move_by_one_pixel_and_never_vanish():
+    masks = torch.zeros(40, 32, 32, dtype=torch.bool)
+    masks[:20, 10:20, 10:20] = True
+    masks[20:, 5, 5] = True
+    loose = loosen(masks, torch.Generator().manual_seed(0))
+    sizes = set(loose[:20].flatten(1).sum(1).tolist())
+    assert sizes == {64, 100, 144}
+    assert loose[20:].flatten(1).any(1).all()
