@@ -32,10 +32,18 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """Which model, and how it is loaded."""
 
-    name: str = Field("nano", min_length=1, description="registered name, name:argument, folder or hub id")
+    name: str = Field(
+        "nano", min_length=1, description="registered name, name:argument, folder or hub id"
+    )
     revision: str | None = Field(None, description="commit or tag of a hub id")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", description="auto, cpu, cuda, cuda:N, mps")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: the weights' own")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$",
+        description="auto, cpu, cuda, cuda:N, mps",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: the weights' own"
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="further arguments of the model")
 
 
@@ -61,7 +69,9 @@ class TrackingConfig(_Section):
 
     enabled: bool = True
     experiment: str = Field("blip3o-eval", min_length=1)
-    tracking_uri: str | None = Field(None, description="None: MLFLOW_TRACKING_URI or runs/mlflow.db")
+    tracking_uri: str | None = Field(
+        None, description="None: MLFLOW_TRACKING_URI or runs/mlflow.db"
+    )
     tags: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("tags", mode="before")
@@ -74,7 +84,9 @@ class RunConfig(_Section):
     """All settings of a run of one task."""
 
     task: str = Field(min_length=1)
-    limit: int | None = Field(None, ge=1, description="prompts or questions, spread over the groups")
+    limit: int | None = Field(
+        None, ge=1, description="prompts or questions, spread over the groups"
+    )
     num_images: int | None = Field(None, ge=1, le=1000, description="None: the official number")
     seed: int = Field(42, ge=0, le=MAX_SEED)
     seed_mode: Literal["sample", "upstream"] = "sample"
@@ -90,7 +102,10 @@ class RunConfig(_Section):
     def _short_names(cls, data: Any) -> Any:
         """``model: nano`` and ``judge: stickers`` are short for their ``name``."""
         if isinstance(data, Mapping):
-            return {k: {"name": v} if k in ("model", "judge") and isinstance(v, str) else v for k, v in data.items()}
+            return {
+                k: {"name": v} if k in ("model", "judge") and isinstance(v, str) else v
+                for k, v in data.items()
+            }
         return data
 
 
@@ -131,7 +146,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML ({_first_line(error)})") from None
+        raise ConfigError(
+            f"--set {text!r}: the value is not valid YAML ({_first_line(error)})"
+        ) from None
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
@@ -162,7 +179,9 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, A
     sections = {k.rpartition(".")[0] for k in keys()} - {""}
     for name, value in data.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and (key in sections or (prefix == "" and key in ("model", "judge"))):
+        if isinstance(value, Mapping) and (
+            key in sections or (prefix == "" and key in ("model", "judge"))
+        ):
             yield from _flatten(value, f"{key}.")
         else:
             yield key, value
@@ -194,15 +213,22 @@ def _explain(error: Any, origins: Mapping[str, str]) -> str:
         return f"{key} is required"
     bounds = [
         f"{word} {error['ctx'][name]}"
-        for name, word in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than"))
+        for name, word in (
+            ("ge", "at least"),
+            ("gt", "more than"),
+            ("le", "at most"),
+            ("lt", "less than"),
+        )
         if name in error.get("ctx", {})
     ]
     expected = error.get("ctx", {}).get("expected")
     if error["type"] == "string_pattern_mismatch":
         expected = "auto, cpu, mps, cuda or cuda:N"
     rule = " and ".join(bounds) or (f"one of {expected}" if expected else error["msg"].lower())
-    return f"{key} = {value!r}{origin} is not allowed: must be {rule}" if bounds or expected else (
-        f"{key} = {value!r}{origin} is not allowed: {rule}"
+    return (
+        f"{key} = {value!r}{origin} is not allowed: must be {rule}"
+        if bounds or expected
+        else (f"{key} = {value!r}{origin} is not allowed: {rule}")
     )
 
 
@@ -220,7 +246,9 @@ def public_config(config: RunConfig) -> dict[str, Any]:
     uri = data["tracking"]["tracking_uri"]
     if uri and "@" in uri:
         parts = urlsplit(uri)
-        data["tracking"]["tracking_uri"] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        data["tracking"]["tracking_uri"] = urlunsplit(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        )
     return data
 
 
@@ -265,7 +293,9 @@ def fingerprint(
 
 def sha256_of(value: Any) -> str:
     """sha256 of the canonical JSON of a value."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 

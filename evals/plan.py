@@ -125,4 +125,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     left, slash, right = text.partition("/")
     if slash and left.isdecimal() and right.isdecimal() and int(left) < int(right) <= 100_000:
         return int(left), int(right)
-    raise ConfigError(f"shard {text!r}: give i/n with i from 0 to n-1, such as 0/4 for the first of four")
+    raise ConfigError(
+        f"shard {text!r}: give i/n with i from 0 to n-1, such as 0/4 for the first of four"
+    )

@@ -100,7 +100,11 @@ class RunData:
             return outputs
         scores = pandas.DataFrame(list(self.scores())).drop(columns="group", errors="ignore")
         keys = ["sample_id", "image_index"]
-        return outputs.merge(scores, on=keys, how="left", validate="one_to_one") if len(scores) else outputs
+        return (
+            outputs.merge(scores, on=keys, how="left", validate="one_to_one")
+            if len(scores)
+            else outputs
+        )
 
 
 def load(root: str | Path) -> RunData:

@@ -138,7 +138,11 @@ def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any])
     layer: dict[str, Any] = {}
     configs.set_key(layer, "task", task if isinstance(task, str) else task.name)
     configs.set_key(layer, "model.name", model if isinstance(model, str) else model.identity.name)
-    configs.set_key(layer, "judge.name", judge if isinstance(judge, str) else judge.identity.name if judge else "auto")
+    configs.set_key(
+        layer,
+        "judge.name",
+        judge if isinstance(judge, str) else judge.identity.name if judge else "auto",
+    )
     for key, value in settings.items():
         configs.set_key(layer, key.replace("__", "."), value)
     return configs.resolve([("argument", layer)])[0]
@@ -166,7 +170,9 @@ class _Runner:
     ) -> None:
         self.config, self.options = config, options
         self.task, self.model, self.judge = task, model, judge
-        self.per_sample = 1 if task.kind == "understanding" else config.num_images or task.num_images
+        self.per_sample = (
+            1 if task.kind == "understanding" else config.num_images or task.num_images
+        )
         self.official = task.samples()
         limit = config.limit or len(self.official)
         self.samples = tuple(spread_evenly(self.official, task.groups, limit))
@@ -326,7 +332,9 @@ class _Runner:
         if self.judge is not None:
             self._say(f"load judge {self.judge.identity.name}")
             self.judge.load()
-        with Progress("score", len(plan), len(plan) - left, is_quiet=self.options.quiet) as progress:
+        with Progress(
+            "score", len(plan), len(plan) - left, is_quiet=self.options.quiet
+        ) as progress:
             score_outputs(self.store, plan, outputs, pending, self.task, self.judge, progress)
             self._note(scored=left, score_s=round(progress.seconds, 2))
         if self.judge is not None:

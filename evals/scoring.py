@@ -85,7 +85,9 @@ def compute_results(
     return {
         "schema": SCHEMA_VERSION,
         "task": _short(manifest["task"], "name", "version", "prompts_sha256"),
-        "model": _short(manifest["model"], "name", "version", "weights_sha256", "domain", "settings"),
+        "model": _short(
+            manifest["model"], "name", "version", "weights_sha256", "domain", "settings"
+        ),
         "judge": manifest["judge"]
         and _short(manifest["judge"], "name", "version", "weights_sha256", "domain", "settings"),
         "config_sha256": manifest["config_sha256"],
@@ -116,7 +118,10 @@ def _short(source: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _groups_in_order(task: Task, rows: Sequence[ScoreRow]) -> list[str]:
     present = dict.fromkeys(row.group for row in rows)
-    return [*(g for g in task.groups if g in present), *(g for g in present if g not in task.groups)]
+    return [
+        *(g for g in task.groups if g in present),
+        *(g for g in present if g not in task.groups),
+    ]
 
 
 def _group(group: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,11 @@ class RunStore:
     def _read_manifest(self, path: Path) -> dict[str, Any]:
         try:
             manifest = json.loads(path.read_bytes())
-            if manifest["schema"] == SCHEMA_VERSION and manifest["fingerprint"] and "auto" in manifest:
+            if (
+                manifest["schema"] == SCHEMA_VERSION
+                and manifest["fingerprint"]
+                and "auto" in manifest
+            ):
                 return manifest  # type: ignore[no-any-return]
             problem = f"schema {manifest['schema']!r}, this version writes {SCHEMA_VERSION}"
         except (ValueError, KeyError, TypeError) as error:
@@ -268,8 +272,6 @@ def _position(row: Mapping[str, Any], first: Mapping[str, int], per_sample: int)
     if start is None or not isinstance(index, int) or not 0 <= index < per_sample:
         return None
     return start + index
-
-
 
 
 def whole_batches(plan: Plan, done: Scan, shard: tuple[int, int]) -> list[Batch]:

@@ -10,9 +10,7 @@ import click
 class Kind(click.Choice):
     """One of the four registries; a near miss gets a suggestion."""
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         import difflib
 
         close = difflib.get_close_matches(value, self.choices, n=1, cutoff=0.5)
@@ -34,12 +32,16 @@ def command(what: str, as_json: bool) -> None:
     discovery.discover()
     registry = discovery.GROUPS[what]
     discovery.check_plugins(registry)
-    rows = [(n, registry.origin(n), registry.error(n), registry.summary(n)) for n in registry.names()]
+    rows = [
+        (n, registry.origin(n), registry.error(n), registry.summary(n)) for n in registry.names()
+    ]
     if as_json:
         import json
 
         for name, origin, error, summary in rows:
-            click.echo(json.dumps({"name": name, "origin": origin, "error": error, "summary": summary}))
+            click.echo(
+                json.dumps({"name": name, "origin": origin, "error": error, "summary": summary})
+            )
         return
     width = max((len(name) for name, *_ in rows), default=0)
     for name, origin, error, summary in rows:

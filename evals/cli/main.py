@@ -37,7 +37,9 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], COMMANDS, n=2)
-            hint = f"Did you mean: {', '.join(close)}?" if close else f"Known: {', '.join(COMMANDS)}."
+            hint = (
+                f"Did you mean: {', '.join(close)}?" if close else f"Known: {', '.join(COMMANDS)}."
+            )
             raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
 

@@ -56,6 +56,7 @@ class Share(click.ParamType):
             self.fail(f"{value!r} is not a share such as 0.01 or 1%", param, ctx)
 
 
+# fmt: off
 @click.command("run")
 @click.option("--task", required=True, metavar="T[,T]", help="Task, or several with commas between.")
 @click.option("--model", metavar="NAME", help="Model: nano, a folder or hub id of BLIP3-o weights.  [default: nano]")
@@ -87,6 +88,7 @@ class Share(click.ParamType):
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @click.pass_context
+# fmt: on
 def command(ctx: click.Context, task: str, **options: Any) -> None:
     """Run one or more tasks on a model: generate, judge, score, report.
 
@@ -222,7 +224,9 @@ def table(run: Run) -> list[str]:
         lines.append("TEST DOUBLE: these figures come from a fake model or judge and mean nothing")
     width = max((len(name) for name in results["metrics"]), default=0)
     lines.append(f"{'metric':<{width}}  value   95 % interval     n")
-    for name, metric in results["metrics"].items():
+    for number, (name, metric) in enumerate(results["metrics"].items()):
+        if number and metric["value"] is None and not metric["n"]:
+            continue  # a figure this run knows nothing about; results.json says why
         value = "-" if metric["value"] is None else f"{metric['value']:.3f}"
         interval = "{:.3f} to {:.3f}".format(*metric["ci95"]) if metric["ci95"] else "-"
         note = f"  {metric['note']}" if metric["note"] else ""

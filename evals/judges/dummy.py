@@ -106,7 +106,12 @@ class DummyJudge:
             color = rng.choice(_COLORS)
         logits = tuple(30.0 if c == color else 20.0 for c in _COLORS)
         (width, height), (x, y) = size, place
-        box = (round(x * width), round(y * height), round((x + 0.2) * width), round((y + 0.2) * height))
+        box = (
+            round(x * width),
+            round(y * height),
+            round((x + 0.2) * width),
+            round((y + 0.2) * height),
+        )
         asked = name in color_classes
         return Detection(
             name,
@@ -126,7 +131,12 @@ def _count_and_rest(part: str) -> tuple[int, str]:
 
 
 def _singular(plural: str) -> str:
-    for end, instead in (("knives", "knife"), ("people", "person"), ("mice", "mouse"), ("sheep", "sheep")):
+    for end, instead in (
+        ("knives", "knife"),
+        ("people", "person"),
+        ("mice", "mouse"),
+        ("sheep", "sheep"),
+    ):
         if plural.endswith(end):
             return plural.removesuffix(end) + instead
     for end in ("sses", "ches", "shes", "xes"):

@@ -11,7 +11,9 @@ import pytest
 HEAVY = ("torch", "transformers", "mlflow", "lmms_eval", "pandas")
 
 
-def call(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+def call(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     program = [sys.executable, "-c", "from evals.cli.main import main; main()"]
     env = {**os.environ, **environment}
     return subprocess.run([*program, *arguments], capture_output=True, text=True, cwd=cwd, env=env)
@@ -21,7 +23,9 @@ def run_dummy(*arguments: str, **options: str) -> subprocess.CompletedProcess:
     return call("run", "--task", "geneval", "--model", "dummy", "--no-track", *arguments, **options)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "tasks"], ["run", "--help"], ["list", "judges"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list", "tasks"], ["run", "--help"], ["list", "judges"]]
+)
 def test_listing_and_help_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom evals.cli.main import main\n"
@@ -39,13 +43,18 @@ def test_listing_and_help_import_nothing_heavy(arguments: list[str]) -> None:
         (["runn"], "No such command 'runn'. Did you mean: run?"),
         (["list", "taks"], "Did you mean: tasks?"),
         (["run", "--task", "genval"], "Unknown task 'genval'. Did you mean: geneval?"),
-        (["run", "--task", "geneval", "--model", "nanoo"], "Unknown model 'nanoo'. Did you mean: nano?"),
+        (
+            ["run", "--task", "geneval", "--model", "nanoo"],
+            "Unknown model 'nanoo'. Did you mean: nano?",
+        ),
         (["run", "--task", "geneval", "--limitt", "3"], "'--limitt'. Did you mean '--limit'?"),
         (["run"], "Missing option '--task'"),
         (["run", "--task", "geneval,geneval"], "each once"),
     ],
 )
-def test_wrong_usage_is_exit_2_with_a_hint_and_no_traceback(arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_exit_2_with_a_hint_and_no_traceback(
+    arguments: list[str], message: str
+) -> None:
     done = call(*arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
@@ -114,9 +123,20 @@ def test_another_configuration_in_the_folder_is_exit_2_with_the_keys(tmp_path: P
 
 
 def test_failures_beyond_max_errors_are_exit_1_with_results_kept(tmp_path: Path) -> None:
-    spec = ["run", "--task", "geneval", "--model", "dummy:fail_every=9", "--no-track", "--limit", "12"]
+    spec = [
+        "run",
+        "--task",
+        "geneval",
+        "--model",
+        "dummy:fail_every=9",
+        "--no-track",
+        "--limit",
+        "12",
+    ]
     done = call(*spec, "--output", "out", "--json", cwd=tmp_path)
-    assert done.returncode == 1 and "outputs failed" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1 and "outputs failed" in done.stderr and "Traceback" not in done.stderr
+    )
     assert json.loads(done.stdout)["counts"]["failed"] > 0
     assert call(*spec, "--output", "out", "--max-errors", "50%", cwd=tmp_path).returncode == 0
 

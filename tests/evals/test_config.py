@@ -82,7 +82,9 @@ def test_all_wrong_values_are_named_at_once() -> None:
 
 
 def test_an_unknown_key_gets_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match=r"unknown key 'generation.stepz'. Did you mean: generation.steps"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'generation.stepz'. Did you mean: generation.steps"
+    ):
         set_key({}, "generation.stepz", 1)
 
 

@@ -48,8 +48,12 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_batches(tmp_path: Path, cut_at: 
     assert path.read_bytes() == b"".join(data.splitlines(keepends=True)[: whole_lines // 4 * 4])
 
 
-@pytest.mark.parametrize("bad", [b"{broken}\n", b"[]\n", b'{"p": "x"}\n', b'{"p": 99}\n', b"\xff\xfe\n", b"\n"])
-def test_a_damaged_line_in_the_middle_is_named_and_its_batch_made_again(tmp_path: Path, bad: bytes) -> None:
+@pytest.mark.parametrize(
+    "bad", [b"{broken}\n", b"[]\n", b'{"p": "x"}\n', b'{"p": 99}\n', b"\xff\xfe\n", b"\n"]
+)
+def test_a_damaged_line_in_the_middle_is_named_and_its_batch_made_again(
+    tmp_path: Path, bad: bytes
+) -> None:
     path = write(tmp_path / "a.jsonl", list(range(12)))
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:5], bad, *lines[6:]]))

@@ -33,7 +33,9 @@ def lines_in(path: Path) -> int:
 
 def run_and_kill(output: Path, name: str, lines: int, delay_s: float) -> bool:
     """Start the run and kill it soon after file ``name`` holds ``lines`` lines. False if it was done first."""
-    process = subprocess.Popen(command(output, SLOW), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command(output, SLOW), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + 120
     while process.poll() is None and lines_in(output / name) < lines:
         assert time.monotonic() < deadline, "the run makes no progress"

@@ -23,7 +23,9 @@ def test_seeds_are_the_same_in_every_process() -> None:
 
 
 def test_seeds_are_all_different_and_fit_into_json_numbers() -> None:
-    seeds = {sample_seed(r, f"{s:05d}", i) for r in (0, 1, 42) for s in range(553) for i in range(4)}
+    seeds = {
+        sample_seed(r, f"{s:05d}", i) for r in (0, 1, 42) for s in range(553) for i in range(4)
+    }
     assert len(seeds) == 3 * 553 * 4
     assert max(seeds) < 2**53
 

@@ -24,7 +24,9 @@ def test_entries_are_imported_on_first_use_only() -> None:
 def test_a_clash_names_both_origins() -> None:
     registry: Registry = Registry("judge")
     registry.register("stickers", object(), origin="built-in")
-    with pytest.raises(RegistryError, match="'stickers' of other-package clashes with the one of built-in"):
+    with pytest.raises(
+        RegistryError, match="'stickers' of other-package clashes with the one of built-in"
+    ):
         registry.register("stickers", object(), origin="other-package")
     assert registry.origin("stickers") == "built-in"
 
@@ -71,7 +73,10 @@ def list_tasks(folder: Path) -> dict[str, dict]:
 
 def test_a_broken_plugin_is_listed_with_its_error_and_the_rest_load(tmp_path: Path) -> None:
     install_plugin(
-        tmp_path, "good-plugin", "[blip3o_eval.tasks]\ngood = good_tasks:Good\n", {"good_tasks": "class Good: ..."}
+        tmp_path,
+        "good-plugin",
+        "[blip3o_eval.tasks]\ngood = good_tasks:Good\n",
+        {"good_tasks": "class Good: ..."},
     )
     install_plugin(
         tmp_path,
@@ -88,7 +93,10 @@ def test_a_broken_plugin_is_listed_with_its_error_and_the_rest_load(tmp_path: Pa
 
 def test_a_plugin_that_takes_a_built_in_name_is_listed_as_clash(tmp_path: Path) -> None:
     install_plugin(
-        tmp_path, "rival", "[blip3o_eval.tasks]\ngeneval = rival_tasks:Other\n", {"rival_tasks": "class Other: ..."}
+        tmp_path,
+        "rival",
+        "[blip3o_eval.tasks]\ngeneval = rival_tasks:Other\n",
+        {"rival_tasks": "class Other: ..."},
     )
     rows = list_tasks(tmp_path)
     assert rows["geneval"]["origin"] == "built-in" and rows["geneval"]["error"] is None

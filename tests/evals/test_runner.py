@@ -19,9 +19,9 @@ from evals.errors import (
     StoreError,
     UsageError,
 )
+from evals.jsonl import dumps
 from evals.judges.dummy import DummyJudge
 from evals.judges.dummy import _Arguments as JudgeArguments
-from evals.jsonl import dumps
 from evals.models.dummy import DummyModel
 from evals.models.dummy import _Arguments as ModelArguments
 from evals.results import comparable, load
@@ -82,7 +82,13 @@ class MortalJudge(DummyJudge):
 def test_a_run_leaves_everything_a_reader_needs(run, fruit) -> None:
     made = run()
     assert made.problem is None and made.pending == 0
-    assert made.results["counts"] == {"samples": 24, "outputs": 96, "failed": 0, "scored": 96, "unscored": 0}
+    assert made.results["counts"] == {
+        "samples": 24,
+        "outputs": 96,
+        "failed": 0,
+        "scored": 96,
+        "unscored": 0,
+    }
     overall = made.results["metrics"]["overall"]
     low, high = overall["ci95"]
     assert low < overall["value"] < high and overall["n"] == 96 and overall["clusters"] == 24
@@ -91,7 +97,9 @@ def test_a_run_leaves_everything_a_reader_needs(run, fruit) -> None:
     assert made.results["is_test_double"] is True and made.results["partial"] is False
     manifest = made.manifest
     assert manifest["status"] == "finished"
-    assert manifest["model"]["weights_sha256"] and manifest["judge"]["accuracy"] == {"scripted": 0.7}
+    assert manifest["model"]["weights_sha256"] and manifest["judge"]["accuracy"] == {
+        "scripted": 0.7
+    }
     assert manifest["task"]["prompts_sha256"] == fruit.digest()
     rows = list(load(made.root).outputs())
     assert [(r["sample_id"], r["image_index"]) for r in rows[:5]] == [
@@ -111,14 +119,20 @@ def test_scores_hold_no_times_and_no_run_names(run) -> None:
 
 def test_a_finished_run_is_only_read(run) -> None:
     first = run()
-    before = {p: p.stat().st_mtime_ns for p in first.root.rglob("*") if p.is_file() and "lock" not in p.name}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in first.root.rglob("*")
+        if p.is_file() and "lock" not in p.name
+    }
     again = run(model=Forbidden(), judge=ForbiddenJudge())
     assert again.results == first.results
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 @pytest.mark.parametrize("calls", [0, 1, 5, 11])
-def test_a_run_that_dies_while_generating_ends_equal_file_for_file(run, tmp_path: Path, calls: int) -> None:
+def test_a_run_that_dies_while_generating_ends_equal_file_for_file(
+    run, tmp_path: Path, calls: int
+) -> None:
     whole = comparable(run(output=tmp_path / "whole").root)
     with pytest.raises(Dies):
         run(model=MortalModel(calls))
@@ -137,7 +151,9 @@ def test_a_run_that_dies_while_judging_keeps_its_scores(run, tmp_path: Path, cal
 
 @pytest.mark.parametrize("lines", [1, 8, 12, 50])
 @pytest.mark.parametrize("name", ["outputs.jsonl", "scores.jsonl"])
-def test_torn_lines_are_dropped_and_their_batch_made_again(run, tmp_path: Path, name: str, lines: int) -> None:
+def test_torn_lines_are_dropped_and_their_batch_made_again(
+    run, tmp_path: Path, name: str, lines: int
+) -> None:
     whole = comparable(run(output=tmp_path / "whole").root)
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
     path = tmp_path / "run" / name
@@ -163,7 +179,9 @@ def test_a_changed_picture_is_refused_by_its_checksum(run, tmp_path: Path) -> No
     data = bytearray(picture.read_bytes())
     data[len(data) // 2] ^= 1
     picture.write_bytes(data)
-    with pytest.raises(StoreError, match="00003/samples/00002.png differs from its recorded checksum: delete it"):
+    with pytest.raises(
+        StoreError, match="00003/samples/00002.png differs from its recorded checksum: delete it"
+    ):
         run()
     picture.unlink()
     assert run().problem is None
@@ -174,7 +192,9 @@ def test_resume_names_the_keys_that_differ(run) -> None:
     with pytest.raises(ConfigMismatchError) as caught:
         run(seed=7, num_images=2)
     message = str(caught.value)
-    assert "seed: recorded 42, wanted 7" in message and "num_images: recorded 4, wanted 2" in message
+    assert (
+        "seed: recorded 42, wanted 7" in message and "num_images: recorded 4, wanted 2" in message
+    )
     assert "--fresh" in message and "--output" in message
 
 
@@ -239,7 +259,9 @@ def test_a_full_disk_says_so_and_the_run_goes_on_afterwards(
     real = getattr(home, name)
     with monkeypatch.context() as patch:
         patch.setattr(home, name, full_in_writing if kind == "write_atomically" else full)
-        with pytest.raises(StoreError, match="no space left on the device .*run the same command again"):
+        with pytest.raises(
+            StoreError, match="no space left on the device .*run the same command again"
+        ):
             run()
     assert comparable(run().root) == whole
 
@@ -248,7 +270,9 @@ def test_a_second_process_on_the_same_run_is_refused(run, tmp_path: Path) -> Non
     run()
     holder = RunStore(tmp_path / "run")
     holder.lock()
-    with pytest.raises(LockedError, match=f"another process .process {os.getpid()}. works on this run"):
+    with pytest.raises(
+        LockedError, match=f"another process .process {os.getpid()}. works on this run"
+    ):
         run()
     holder.close()
     assert run().problem is None
@@ -266,7 +290,10 @@ def test_limit_marks_the_run_partial_and_keeps_official_folder_names(run, fruit)
 
 
 def test_pictures_under_limit_are_those_of_the_whole_run(run, tmp_path: Path) -> None:
-    whole, part = comparable(run(output=tmp_path / "a").root), comparable(run(limit=5, batch_size=3).root)
+    whole, part = (
+        comparable(run(output=tmp_path / "a").root),
+        comparable(run(limit=5, batch_size=3).root),
+    )
     pictures = [n for n in part if n.startswith("images/")]
     assert len(pictures) == 5 * 5
     assert all(part[n] == whole[n] for n in pictures)
@@ -303,7 +330,9 @@ def test_too_many_failures_are_a_problem_after_everything_is_on_disk(run) -> Non
 
 def test_errors_stay_until_they_are_retried(run, tmp_path: Path) -> None:
     whole = comparable(run(output=tmp_path / "whole").root)
-    failed = run(model=DummyModel(ModelArguments(fail_every=10)), max_errors=1.0).results["counts"]["failed"]
+    failed = run(model=DummyModel(ModelArguments(fail_every=10)), max_errors=1.0).results["counts"][
+        "failed"
+    ]
     assert run(model=Forbidden(), max_errors=1.0).results["counts"]["failed"] == failed > 0
     assert comparable(run(retry_errors=True, max_errors=1.0).root).items() >= {
         (k, v) for k, v in whole.items() if k != "manifest.json"
@@ -312,7 +341,11 @@ def test_errors_stay_until_they_are_retried(run, tmp_path: Path) -> None:
 
 def test_a_call_that_raises_is_split_until_the_culprits_stand_alone(run) -> None:
     made = run(model=DummyModel(ModelArguments(raise_every=10)), max_errors=1.0)
-    alone = run(model=DummyModel(ModelArguments(fail_every=10)), max_errors=1.0, output=made.root.parent / "b")
+    alone = run(
+        model=DummyModel(ModelArguments(fail_every=10)),
+        max_errors=1.0,
+        output=made.root.parent / "b",
+    )
     assert made.results["counts"] == alone.results["counts"]
     assert 0 < made.results["counts"]["failed"] < 30
 
@@ -325,7 +358,9 @@ def test_a_judge_that_fails_on_a_picture_leaves_it_unscored(run) -> None:
 
 
 def test_a_model_that_always_fails_is_stopped_early(run, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="the first 16 outputs of model 'dummy' all failed .*--retry-errors"):
+    with pytest.raises(
+        ModelError, match="the first 16 outputs of model 'dummy' all failed .*--retry-errors"
+    ):
         run(model=DummyModel(ModelArguments(fail_every=1)))
     assert sum(1 for _ in open(tmp_path / "run/outputs.jsonl")) == 16
     assert run(retry_errors=True).problem is None
@@ -394,7 +429,9 @@ def test_a_model_without_pictures_cannot_run_a_generation_task(run) -> None:
         def answer(self, requests: Sequence) -> Sequence:
             return []
 
-    with pytest.raises(UsageError, match="model 'texter' makes no pictures, which task 'fruit' needs"):
+    with pytest.raises(
+        UsageError, match="model 'texter' makes no pictures, which task 'fruit' needs"
+    ):
         run(model=OnlyText(), judge="dummy")
 
 
@@ -404,7 +441,9 @@ def test_auto_takes_no_judge_of_an_unknown_domain(run) -> None:
             super().__init__()
             self.identity = Identity("photo-model", "1", "aa", "photos")
 
-    with pytest.raises(UsageError, match="no judge for pictures of domain 'photos'.*--judge.*stickers"):
+    with pytest.raises(
+        UsageError, match="no judge for pictures of domain 'photos'.*--judge.*stickers"
+    ):
         run(model=Photos())
     made = run(model=Photos(), judge="dummy")
     assert any("its verdicts mean little here" in w for w in made.results["warnings"])
@@ -436,7 +475,9 @@ def test_merge_names_what_is_missing(run, fruit, tmp_path: Path) -> None:
     run(shard=(1, 2))
     registry.tasks.register("fruit", lambda: fruit)
     try:
-        with pytest.raises(UsageError, match="48 of 96 outputs are missing, the first is fruit-000, picture 0"):
+        with pytest.raises(
+            UsageError, match="48 of 96 outputs are missing, the first is fruit-000, picture 0"
+        ):
             merge(tmp_path / "run", quiet=True)
     finally:
         registry.tasks._entries.pop("fruit")
