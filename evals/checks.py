@@ -80,14 +80,19 @@ def packages() -> Iterator[Finding]:
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
         place = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if place is None or place.parent != ROOT or not (place / LANDMARKS[name]).is_file():
-            yield Finding(
-                "packages",
-                "failed",
-                f"import {name} finds {place or 'nothing'}, not {ROOT / name}: another distribution of that "
-                f"name is in the way; uninstall it, or use a fresh environment",
+        if place is None:
+            problem = f"import {name} finds nothing: install blip3o-eval again"
+        elif place.parent != ROOT:
+            problem = (
+                f"import {name} finds {place}, not {ROOT / name}: another distribution of that name is in "
+                "the way; uninstall it, or use a fresh environment"
             )
-            return
+        elif not (place / LANDMARKS[name]).is_file():
+            problem = f"{place} lacks {LANDMARKS[name]}: install blip3o-eval again"
+        else:
+            continue
+        yield Finding("packages", "failed", problem)
+        return
     yield Finding("packages", "ok", f"{', '.join(PACKAGES)} side by side in {ROOT}")
 
 

@@ -139,7 +139,7 @@ def _singular(plural: str) -> str:
     ):
         if plural.endswith(end):
             return plural.removesuffix(end) + instead
-    for end in ("sses", "ches", "shes", "xes"):
+    for end in ("uses", "sses", "ches", "shes", "xes"):
         if plural.endswith(end):
             return plural.removesuffix("es")
     return plural.removesuffix("s")
