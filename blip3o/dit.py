@@ -154,7 +154,7 @@ class Attention(nn.Module):
         rope: Tensor,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """x (B, N, D), key and value (B, L, H_kv, d), rope (2, N, d/2), mask (B, L) -> (B, N, H, d)."""
+        """x (B, N, D), key and value (B, L, H_kv, d), rope (N, d/2), mask (B, L) -> (B, N, H, d)."""
         query = self.norm_q(self.to_q(x)).unflatten(-1, (self.num_heads, self.head_dim))
         query = apply_rope(query, rope)
         # Under autocast the rotated query keeps its dtype; values may still be in another one.
@@ -184,7 +184,7 @@ class DiTBlock(nn.Module):
         context: tuple[Tensor, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """x (B, N, D), temb (B, T), rope (2, N, d/2), context keys and values, mask (B, L) -> (B, N, D)."""
+        """x (B, N, D), temb (B, T), rope (N, d/2), context keys and values, mask (B, L) -> (B, N, D)."""
         h, modulation = self.norm1(x, temb)
         key, value = self.attn1.keys_values(h)
         own = self.attn1(h, apply_rope(key, rope), value, rope)  # (B, N, H, d)
@@ -351,7 +351,7 @@ class DiT(nn.Module):
             raise ShapeError(f"x has batch {batch}, its condition {len(condition.pooled)}")
         table = rope_table_2d(
             height // p, width // p, self.config.head_dim, self.config.rope_theta, x.device
-        ).flatten(1, 2)  # (2, N, d/2)
+        ).flatten(0, 1)  # (N, d/2)
         hidden = self.patch_embedder(x)  # (B, N, D)
         temb = self.time_caption_embed(timestep, condition.pooled)  # (B, T)
         for layer, context in zip(self.layers, condition.keys_values, strict=True):

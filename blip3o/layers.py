@@ -89,7 +89,7 @@ _ROPE_TABLES: dict[tuple[int, int, int, float, str], Tensor] = {}
 def rope_table_2d(
     height: int, width: int, head_dim: int, theta: float = 10000.0, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Cosine and sine of the two-dimensional rotary embedding, float32 (2, height, width, head_dim/2).
+    """Unit complex factors of the two-dimensional rotary embedding, complex64 (height, width, head_dim/2).
 
     Each axis has ``head_dim / 4`` frequencies ``theta^(-2i / (head_dim/2))``; the factors of row and
     column alternate (row 0, column 0, row 1, ...), as in Lumina-Next (arXiv:2406.18583).
@@ -109,21 +109,19 @@ def rope_table_2d(
             angles = torch.stack(
                 [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1
             ).flatten(-2)  # (height, width, head_dim/2)
-            table = torch.stack([angles.cos(), angles.sin()])
-            _ROPE_TABLES[key] = table.to(device)
+            _ROPE_TABLES[key] = torch.polar(torch.ones_like(angles), angles).to(device)
     return _ROPE_TABLES[key]
 
 
 def apply_rope(x: Tensor, table: Tensor) -> Tensor:
     """Rotate adjacent pairs of each head by the angles of its token.
 
-    Args: x (B, S, H, d); table (2, S, d/2), cosine and sine.
+    A complex product, not its four real ones: it rounds like the released code, to the last bit.
+
+    Args: x (B, S, H, d); table (S, d/2), complex.
     """
-    wide = at_least_float32(x)
-    cos, sin = table[0, None, :, None, :], table[1, None, :, None, :]
-    even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)  # (B, S, H, d/2) each
-    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(at_least_float32(x).unflatten(-1, (-1, 2)))  # (B, S, H, d/2)
+    return torch.view_as_real(pairs * table[None, :, None]).flatten(-2).to(x.dtype)
 
 
 class TimestepSinusoid(nn.Module):
