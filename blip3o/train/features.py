@@ -1,63 +1,54 @@
-"""The feature space of ``nano``'s target: tower tokens -> a few standardised channels, and what depends on it."""
+"""``nano``'s target: the tower of the joint stage, its learned projection, and the statistics of both."""
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from blip3o.train.stages import clip_features, project_tokens
-
-
-def half_whitening(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and matrix (C, C) such that ``(z - mean) @ matrix`` has uncorrelated channels of mean variance 1.
-
-    Principal directions are divided by the square root of their standard deviation, not by all of it: main directions
-    keep more of their weight in the generator's loss, noise directions are not blown up.
-    """
-    mean = samples.mean(0)
-    covariance = torch.cov((samples - mean).T.double())
-    variances, directions = torch.linalg.eigh(covariance)
-    deviations = variances.clamp(min=1e-8).sqrt()
-    matrix = directions / deviations.sqrt()
-    return mean, (matrix / deviations.mean().sqrt()).float()
+from blip3o.vision.encoders import OpenClipEncoder
+from blip3o.vision.feature_space import FeatureSpace
 
 
 class TargetFeatures(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] -> generation targets (B, C, h, w): tower, projection, half-whitening."""
+    """Pictures (B, 3, S, S) in [-1, 1] -> standardised generation targets (B, C, h, w)."""
 
-    mean: Tensor
-    matrix: Tensor
-
-    def __init__(self, visual: nn.Module, projection: nn.Linear) -> None:
+    def __init__(self, encoder: OpenClipEncoder, space: FeatureSpace) -> None:
         super().__init__()
-        self.visual, self.projection = visual, projection
-        channels = projection.out_features
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("matrix", torch.eye(channels))
-
-    @torch.no_grad()
-    def fit(self, pixels: Tensor) -> None:
-        z = torch.cat([self.channels(part) for part in pixels.split(256)])
-        mean, matrix = half_whitening(z.movedim(1, -1).flatten(0, 2))
-        self.mean.copy_(mean)
-        self.matrix.copy_(matrix)
-
-    def channels(self, pixels: Tensor) -> Tensor:
-        return project_tokens(clip_features(self.visual, pixels)[1], self.projection)
+        self.encoder, self.space = encoder, space
 
     def forward(self, pixels: Tensor) -> Tensor:
-        z = self.channels(pixels).movedim(1, -1).float()
-        return ((z - self.mean) @ self.matrix).movedim(-1, 1).contiguous()
-
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """weight (C, width) and bias (C,) of the whole map from layer-normalised tokens to features."""
-        weight = self.matrix.T @ self.projection.weight
-        return weight, (self.projection.bias - self.mean) @ self.matrix
+        return self.space(self.encoder(pixels))
 
 
 @torch.no_grad()
-def fold_into_decoder(conv: nn.Conv2d, first: int, mean: Tensor, matrix: Tensor) -> None:
-    """Rewrite a decoder's first convolution for whitened features: same output as before on the unwhitened ones,
-    exactly so but for the picture's border, where the padding holds zeros of the new space."""
-    z_weight = conv.weight[:, first:].clone()  # (out, C, 3, 3)
-    conv.weight[:, first:] = torch.einsum("ocij,fc->ofij", z_weight, torch.linalg.inv(matrix))
-    conv.bias += torch.einsum("ocij,c->o", z_weight, mean)
+def learned_space(
+    encoder: OpenClipEncoder, projection: nn.Linear, pixels: Tensor
+) -> tuple[FeatureSpace, FeatureSpace]:
+    """Feature space of a learned projection, and its inner part alone (projected channels -> latents).
+
+    The projection's outputs are turned to their principal directions and half-whitened: each is divided by the square
+    root of its standard deviation, so that main directions keep more weight in the generator's loss and noise
+    directions are not blown up. Everything is linear after the token norm, so one matrix holds it.
+    """
+    tokens = torch.cat([encoder(part) for part in pixels.split(256)])
+    width, channels = projection.in_features, projection.out_features
+    plain = FeatureSpace(width, channels, layer_norm=True)
+    plain.projection.copy_(projection.weight)
+    plain.offset.copy_(-projection.bias)
+    inner = FeatureSpace.fit(plain(tokens), channels, whitening=0.5)
+    space = FeatureSpace(width, channels, layer_norm=True)
+    space.projection.copy_(inner.projection @ projection.weight)
+    space.offset.copy_(inner.projection @ (inner.center - projection.bias) + inner.offset)
+    space.scale.copy_(inner.scale)
+    return space, inner
+
+
+@torch.no_grad()
+def fold_into_decoder(conv: nn.Conv2d, first: int, inner: FeatureSpace) -> None:
+    """Rewrite a decoder's first convolution, trained on projected channels from input ``first`` on, for the latents
+    that ``inner`` makes of them. The same output as before but at the picture's border, where the padding's zeros now
+    stand for the mean."""
+    weight = conv.weight[:, first:].clone()  # (out, C, 3, 3)
+    to_channels = torch.linalg.inv(inner.projection) * inner.scale  # channels = to_channels @ latents + shift
+    shift = torch.linalg.inv(inner.projection) @ inner.offset + inner.center
+    conv.weight[:, first:] = torch.einsum("ocij,cf->ofij", weight, to_channels)
+    conv.bias += torch.einsum("ocij,c->o", weight, shift)

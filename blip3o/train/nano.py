@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from blip3o.config import Blip3oConfig
-from blip3o.errors import WeightsError
 from blip3o.stickers import SceneConfig, make_scene
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.questions import questions
+from blip3o.storage import load_strict, read_tensors
 from blip3o.train.checkpoint import save_tensors
 from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
-from blip3o.train.features import TargetFeatures, fold_into_decoder
+from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
 from blip3o.train.loop import LoopConfig, fit
 from blip3o.train.stages import ClipStage, DecoderStage, GenerationStage, UnderstandingStage, freeze
 from blip3o.train.tokenizer import EOS, IMAGE_END, IMAGE_START, PAD, QUERY, train_tokenizer
 from blip3o.train.world_data import DESCRIBE, IMAGINE, Conversations, Scenes, generation_prompt, question_text
 from blip3o.unified import Blip3oModel
+from blip3o.vision.encoders import OpenClipEncoder
+from blip3o.vision.feature_space import FeatureSpace
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ DECODER_CONFIG: dict[str, Any] = {
     "block_out_channels": (64, 96, 128), "layers_per_block": 1, "norm_groups": 32,
 }
 
+FOLDED_CHANNELS = 3 * DECODER_CONFIG["unshuffle"] ** 2
 
 @dataclass(frozen=True)
 class NanoRecipe:
@@ -78,6 +81,7 @@ class NanoRecipe:
         steps=30000, lr=1e-3, warmup_steps=200, ema_decay=0.9995, seed=4))
     generation_batch: int = 64
     cache_shards: int = 12
+    compile_dit: bool = True
 
 
 def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
@@ -174,22 +178,25 @@ class NanoTrainer:
         return self._finish("clip", fit(stage, self._loop("clip"), self.folder / "clip"))
 
     def target(self) -> TargetFeatures:
-        """The frozen target encoder with its statistics, measured on 4,096 training scenes."""
+        """The frozen target encoder; its statistics are measured on 4,096 training scenes."""
         modules = self.clip()
-        target = TargetFeatures(modules["clip"].visual, modules["projection"])
+        encoder = OpenClipEncoder(modules["clip"].visual, layer=-2)
+        width = CLIP_CONFIG["vision_cfg"]["width"]
+        target = TargetFeatures(encoder, FeatureSpace(width, FEATURE_CHANNELS, layer_norm=True))
         if not self._load("target", {"target": target}):
-            target.eval()
-            target.fit(Scenes("train", self.world, 4096)(0).pixels)
+            pixels = Scenes("train", self.world, 4096)(0).pixels
+            target.space, inner = learned_space(encoder.eval(), modules["projection"], pixels)
+            fold_into_decoder(modules["decoder"].unet.conv_in, FOLDED_CHANNELS, inner)
+            self._finish("target-decoder", {"decoder": modules["decoder"]})
             self._finish("target", {"target": target})
         return freeze(target)
 
     def decoder(self) -> nn.Module:
-        """The pixel decoder, from the joint stage's on, with the tower frozen."""
-        target, decoder = self.target(), self.clip()["decoder"]
+        """The pixel decoder: goes on from the joint stage with the tower frozen."""
+        target, decoder = self.target(), self.clip_parts()[2]
         if self._load("decoder", {"decoder": decoder}):
             return decoder
-        folded = 3 * DECODER_CONFIG["unshuffle"] ** 2
-        fold_into_decoder(decoder.unet.conv_in, folded, target.mean, target.matrix)
+        self._load("target-decoder", {"decoder": decoder})
         batches = Scenes("train", self.world, self.recipe.decoder_batch, first=1_000_000)
         stage = DecoderStage(decoder, target, batches, self.recipe.feature_noise)
         return self._finish("decoder", fit(stage, self._loop("decoder"), self.folder / "decoder"))["decoder"]
@@ -255,6 +262,10 @@ class NanoTrainer:
             ids = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
             return model.encode_condition(ids["input_ids"], ids["attention_mask"])
 
+        if self.recipe.compile_dit and shutil.which("c++"):
+            # About 1.7 times faster on a CPU, in exchange for two minutes of compiling; the numbers stay the same up
+            # to rounding.
+            model.dit.compile(dynamic=False)
         stage = GenerationStage(model, batches, condition_of)
         self._finish("generation", fit(stage, self._loop("generation"), self.folder / "generation"))
         return model
@@ -281,12 +292,10 @@ class NanoTrainer:
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             return False
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         for key, module in modules.items():
             own = {k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")}
-            if not own:
-                raise WeightsError(f"{path} has no part '{key}': remove it to train the stage anew")
-            module.load_state_dict(own)
+            load_strict(module, own, path)
             module.eval()
         logger.info("stage %s: finished earlier, loaded %s", name, path)
         return True

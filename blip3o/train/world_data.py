@@ -132,7 +132,7 @@ class Conversations:
 
     def __init__(
         self, split: str, config: SceneConfig, tokenizer: PreTrainedTokenizerBase, batch_size: int,
-        n_image_tokens: int, text_batch_size: int, first: int = 0, max_questions: int = 5,
+        n_image_tokens: int, text_batch_size: int, first: int = 0, max_questions: int = 4,
         description_share: float = 0.35,
     ) -> None:
         self.split, self.config, self.tokenizer = split, config, tokenizer
