@@ -149,7 +149,8 @@ def _position(
         a, b, relation = b, a, OPPOSITE[relation]
     asked = f"Is the {a} left of, right of, above or below the {b}?"
     result.append(Question("position", asked, relation, "position"))
-    wrong = draw.choice((OPPOSITE[relation], draw.choice([r for r in RELATIONS if r != relation])))
+    # Above and below are rarer; a wrong answer from the other axis would make them "no" more often than not.
+    wrong = OPPOSITE[relation]
     pairs.append(("position", f"Is the {a} {relation} the {b}?", f"Is the {a} {wrong} the {b}?"))
     others = [f"{r} the {b}" for r in RELATIONS if r != relation]
     result.append(_choice(draw, f"Where is the {a}?", "position", f"{relation} the {b}", others))

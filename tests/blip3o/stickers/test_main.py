@@ -1,0 +1,33 @@
+"""The small command that shows the world."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from blip3o.stickers.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (["scenes", "--number", "5", "--columns", "4", "--scale", "1"], (4 * 68, 2 * 98)),
+        (
+            ["edits", "--number", "2", "--columns", "4", "--scale", "1", "--level", "full"],
+            (4 * 68, 98),
+        ),
+        (["sprites", "--style", "twemoji", "--size", "16"], (110 + 20 * 11, 20 * 80)),
+    ],
+)
+def test_sheets_are_written(tmp_path, arguments, size):
+    out = tmp_path / "sheet.png"
+    assert main([*arguments, "--out", str(out)]) == 0
+    picture = Image.open(out)
+    assert picture.size == size and len(picture.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_failure_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["scenes", "--size", "4", "--out", str(tmp_path / "x.png")])
+    assert stop.value.code == 1
+    assert "size_px 4 is below 16" in capsys.readouterr().err
