@@ -102,16 +102,10 @@ class Scan:
 
     def lines(self) -> Iterator[bytes]:
         """The raw lines in plan order."""
-        handles = [open(path, "rb") for path in self.files]
-        try:
+        with self.reader() as reader:
             for position in range(self.total):
-                number = self.file_of[position]
-                if number >= 0:
-                    handles[number].seek(self.offset_of[position])
-                    yield handles[number].readline()
-        finally:
-            for handle in handles:
-                handle.close()
+                if self.has(position):
+                    yield reader.line(position)
 
     def only(self, path: Path) -> Scan:
         """The part of this scan that lies in one file."""
@@ -123,12 +117,9 @@ class Scan:
                 part.offset_of[position] = self.offset_of[position]
         return part
 
-    def line(self, position: int) -> bytes:
-        """The raw line of one position."""
-        path = self.files[self.file_of[position]]
-        with open(path, "rb") as file:
-            file.seek(self.offset_of[position])
-            return file.readline()
+    def reader(self) -> LineReader:
+        """Reads lines of this scan by position."""
+        return LineReader(self)
 
     def rewrite(self, path: Path) -> None:
         """Write the usable lines to ``path``, in plan order, in one atomic step."""
@@ -138,6 +129,31 @@ class Scan:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+class LineReader:
+    """Keeps the files of a scan open while its lines are read."""
+
+    def __init__(self, found: Scan) -> None:
+        self._scan = found
+        self._files = [open(path, "rb") for path in found.files]
+        self._offsets = [0] * len(self._files)
+
+    def line(self, position: int) -> bytes:
+        """The raw line of a position that the scan has."""
+        number, offset = self._scan.file_of[position], self._scan.offset_of[position]
+        if self._offsets[number] != offset:  # a seek would throw the read buffer away
+            self._files[number].seek(offset)
+        line = self._files[number].readline()
+        self._offsets[number] = offset + len(line)
+        return line
+
+    def __enter__(self) -> LineReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for file in self._files:
+            file.close()
 
 
 def scan(

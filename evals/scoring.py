@@ -34,9 +34,9 @@ def score_outputs(
 ) -> None:
     """Score the pending batches of outputs; each is on disk before the next starts."""
     path = store.root / SCORES
-    with writing(path), LineWriter(path) as writer:
+    with writing(path), LineWriter(path) as writer, outputs.reader() as reader:
         for batch in pending:
-            rows = [json.loads(outputs.line(p)) for p in batch.positions]
+            rows = [json.loads(reader.line(p)) for p in batch.positions]
             scores = _score_batch(store, plan, batch, rows, task, judge)
             writer.append(
                 score_to_json(ScoreRow(row["sample_id"], row["image_index"], row["group"], score))
