@@ -35,6 +35,8 @@ def color_crop(
     if mask is not None:
         if mask.shape != (rgb.height, rgb.width):
             raise ValueError(f"the mask is {mask.shape}, the picture {(rgb.height, rgb.width)}")
-        rgb = Image.fromarray(np.where(mask[..., None], np.asarray(rgb), np.uint8(BACKGROUND)))
+        rgb = Image.fromarray(
+            np.where(mask[..., None], np.asarray(rgb), np.array(BACKGROUND, np.uint8))
+        )
     x1, y1, x2, y2 = (float(value) for value in box)  # Pillow 13 refuses a NumPy array as a box
     return rgb.crop((x1, y1, x2, y2))

@@ -7,7 +7,7 @@ answers in the same line are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,7 +161,7 @@ def _array(field: Field, dtype: Any, dimensions: int) -> np.ndarray:
     )
 
 
-def score_results(lines: list[Field]) -> dict[str, Any]:
+def score_results(lines: Sequence[Field]) -> dict[str, Any]:
     """Upstream's summary of a results.jsonl; see `geneval_rules.summarise`."""
     rows = [
         rules.ResultRow(
