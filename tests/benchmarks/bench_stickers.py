@@ -16,6 +16,7 @@ from blip3o.stickers.edits import make_edit
 from blip3o.stickers.questions import questions
 
 FLOOR = 500.0
+TEXTS = {"short": short_caption, "long": long_caption, "questions": questions}
 
 
 def rate(work: Callable[[int], object], first: int, number: int) -> float:
@@ -41,17 +42,11 @@ def main() -> int:
             if size == 64:
                 slowest = min(slowest, cold, warm)
         scenes = [make_scene("train", i, config) for i in range(number)]
-        for name, text in (
-            ("short", short_caption),
-            ("long", long_caption),
-            ("questions", questions),
-        ):
-            print(
-                f"{level:5}          {name:13}  {rate(lambda i, f=text: f(scenes[i]), 0, number):8.0f} /s"
-            )
-        print(
-            f"{level:5}          {'edit pairs':13}  {rate(lambda i: make_edit('train', i, config), 0, number):8.0f} /s"
-        )
+        for name, text in TEXTS.items():
+            speed = rate(lambda i, f=text, known=scenes: f(known[i]), 0, number)
+            print(f"{level:5}          {name:13}  {speed:8.0f} /s")
+        speed = rate(lambda i, c=config: make_edit("train", i, c), 0, number)
+        print(f"{level:5}          {'edit pairs':13}  {speed:8.0f} /s")
     print(
         f"slowest at 64 px: {slowest:.0f} /s, floor {FLOOR:.0f} /s: {'ok' if slowest >= FLOOR else 'TOO SLOW'}"
     )
