@@ -33,6 +33,13 @@ SCHEDULER_CONFIG: dict[str, Any] = {
 }
 
 
+def build_scheduler(num_inference_steps: int, config: dict[str, Any]) -> EulerDiscreteScheduler:
+    """A scheduler with its steps set; it keeps state, so each sampling run builds its own."""
+    scheduler = EulerDiscreteScheduler.from_config(config)
+    scheduler.set_timesteps(num_inference_steps)
+    return scheduler
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentDecoderConfig:
     """Sampling defaults of the decoder; those of the released models."""
@@ -67,11 +74,6 @@ class LatentDecoder(nn.Module):
                 f"decoder image_size {config.image_size} is not divisible by the VAE's factor {self.vae_factor}"
             )
 
-    def build_scheduler(self, num_inference_steps: int) -> EulerDiscreteScheduler:
-        scheduler = EulerDiscreteScheduler.from_config(self.scheduler_config)
-        scheduler.set_timesteps(num_inference_steps)
-        return scheduler
-
     @torch.no_grad()
     def decode(
         self,
@@ -104,7 +106,7 @@ class LatentDecoder(nn.Module):
         size = self.config.image_size
         time_ids = tokens.new_tensor([[size, size, 0, 0, size, size]]).expand(len(tokens), -1)
         added = {"text_embeds": tokens.mean(dim=1), "time_ids": time_ids}
-        scheduler = self.build_scheduler(steps)
+        scheduler = build_scheduler(steps, self.scheduler_config)
         side = size // self.vae_factor
         noise = sample_noise((self.unet.config.in_channels, side, side), generators)
         latents = noise.to(tokens) * scheduler.init_noise_sigma
