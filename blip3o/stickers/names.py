@@ -19,6 +19,8 @@ COLORS: tuple[str, ...] = (
 STYLES: tuple[str, ...] = ("fluent", "noto", "twemoji")
 TRAINING_STYLES: tuple[str, ...] = ("fluent", "noto")
 UNSEEN_STYLE = "twemoji"
+# Its licence asks for this wherever its pictures are shown.
+UNSEEN_STYLE_CREDIT = "Twemoji graphics by Twitter, Inc and other contributors, CC-BY 4.0, modified"
 RELATIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
 TAGS: tuple[str, ...] = (
     "single_object", "two_object", "counting", "colors", "position", "color_attr",

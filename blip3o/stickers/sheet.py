@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .captions import prompt
-from .names import CLASSES, COLORS
+from .names import CLASSES, COLORS, UNSEEN_STYLE, UNSEEN_STYLE_CREDIT
 from .render import render
 from .scenes import Scene
 from .sprites import patch, sprites
@@ -26,8 +26,8 @@ def scene_sheet(
     cell = scenes[0].size_px * scale
     height = cell + 34
     rows = -(-len(scenes) // columns)
-    sheet = Image.new("RGB", (columns * (cell + 4), rows * height), "white")
-    draw = ImageDraw.Draw(sheet)
+    styles = {s.style for scene in scenes for s in scene.stickers}
+    sheet, draw = _canvas(columns * (cell + 4), rows * height, styles)
     per_line = max(8, cell // 6)
     for i, (scene, words) in enumerate(zip(scenes, titles, strict=True)):
         x, y = i % columns * (cell + 4), i // columns * height
@@ -44,8 +44,8 @@ def sprite_sheet(
 ) -> Image.Image:
     """The first sprite of each class, as drawn and in the ten colours, on light and on slate grey."""
     step = px * scale + 4
-    sheet = Image.new("RGB", (110 + step * (len(COLORS) + 1), step * len(classes)), (218, 222, 226))
-    draw = ImageDraw.Draw(sheet)
+    width, height = 110 + step * (len(COLORS) + 1), step * len(classes)
+    sheet, draw = _canvas(width, height, {style}, (218, 222, 226))
     for row, name in enumerate(classes):
         draw.text((2, row * step + step // 3), name, fill="black")
         first = sprites(name, style)[0]
@@ -61,3 +61,15 @@ def sprite_sheet(
             )
             sheet.paste(picture, (110 + column * step, row * step))
     return sheet
+
+
+def _canvas(
+    width: int, height: int, styles: set[str], color: tuple[int, int, int] = (255, 255, 255)
+) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """An empty sheet, with a credit line below where a style's licence asks for one."""
+    credited = UNSEEN_STYLE in styles
+    sheet = Image.new("RGB", (width, height + 14 * credited), color)
+    draw = ImageDraw.Draw(sheet)
+    if credited:
+        draw.text((2, height + 1), UNSEEN_STYLE_CREDIT, fill="black")
+    return sheet, draw

@@ -16,7 +16,7 @@ from blip3o.stickers.__main__ import main
             ["edits", "--number", "2", "--columns", "4", "--scale", "1", "--level", "full"],
             (4 * 68, 98),
         ),
-        (["sprites", "--style", "twemoji", "--size", "16"], (110 + 20 * 11, 20 * 80)),
+        (["sprites", "--style", "twemoji", "--size", "16"], (110 + 20 * 11, 20 * 80 + 14)),
     ],
 )
 def test_sheets_are_written(tmp_path, arguments, size):
@@ -24,6 +24,18 @@ def test_sheets_are_written(tmp_path, arguments, size):
     assert main([*arguments, "--out", str(out)]) == 0
     picture = Image.open(out)
     assert picture.size == size and len(picture.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_unseen_style_is_never_shown_without_its_credit(tmp_path):
+    """The credit is a line of its own below the pictures: dark text on white, only for that style."""
+    heights = {}
+    for split in ("val", "unseen_style"):
+        out = tmp_path / f"{split}.png"
+        main(["scenes", "--split", split, "--number", "8", "--out", str(out)])
+        heights[split] = Image.open(out).height
+        last = Image.open(out).convert("L").crop((0, heights[split] - 14, 400, heights[split]))
+    assert heights["unseen_style"] == heights["val"] + 14
+    assert last.getextrema() == (0, 255)
 
 
 def test_failure_is_one_line(tmp_path, capsys):
