@@ -1,0 +1,78 @@
+"""What kind of failure a score's reason describes.
+
+GenEval's official reasons are read by form; other tasks' reasons are taken as they are when they are few, so that
+any task can be filtered. A picture can fail in several ways: kinds are listed in the order of its reason lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+RIGHT, UNSCORED, OTHER = "right", "not scored", "other"
+
+MISSING, TOO_FEW, TOO_MANY, WRONG_COLOR, WRONG_PLACE = (
+    "object missing",
+    "too few",
+    "too many",
+    "wrong colour",
+    "wrong place",
+)
+MAX_KINDS = 8  # of reasons that are not GenEval's; the rest are "other"
+
+_RELATIONS = r"(?:left of|right of|above|below)"
+# The order of the patterns matters: a colour line begins like a count line.
+_PATTERNS = (
+    (re.compile(r"expected .+>=\d+, found \d+ \S.*; and "), WRONG_COLOR),
+    (re.compile(r"expected .+>=\d+, found 0$"), MISSING),
+    (re.compile(r"expected .+>=\d+, found \d+$"), TOO_FEW),
+    (re.compile(r"expected .+<\d+, found \d+$"), TOO_MANY),
+    (re.compile(rf"no target for .+ to be {_RELATIONS}"), MISSING),
+    (re.compile(rf"expected .+ {_RELATIONS} target, found "), WRONG_PLACE),
+)
+
+
+def kinds_of(reason: str) -> list[str]:
+    """The kinds that GenEval's reason lines describe, each once; [] if none is recognised.
+
+    >>> kinds_of("expected cat>=2, found 1")
+    ['too few']
+    """
+    found = []
+    for line in reason.splitlines():
+        for pattern, kind in _PATTERNS:
+            if pattern.match(line):
+                found.append(kind)
+                break
+    return list(dict.fromkeys(found))
+
+
+def classify(scores: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Kinds of failure per row of scores.jsonl: ["right"], ["not scored"], or what went wrong."""
+    rows = list(scores)
+    common = _common_reasons(rows)
+    return [_classify(row, common) for row in rows]
+
+
+def _classify(row: Mapping[str, Any], common: Sequence[str]) -> list[str]:
+    if row.get("value") is None:
+        return [UNSCORED]
+    reason = row.get("reason") or ""
+    if row["value"] >= 1:
+        return [RIGHT]
+    return kinds_of(reason) or ([reason] if reason in common else [OTHER])
+
+
+def _common_reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = Counter(
+        row["reason"]
+        for row in rows
+        if row.get("value") is not None
+        and row["value"] < 1
+        and row.get("reason")
+        and not kinds_of(row["reason"])
+        and len(row["reason"]) <= 40
+    )
+    return [reason for reason, _ in counts.most_common(MAX_KINDS)]

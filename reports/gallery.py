@@ -1,0 +1,212 @@
+"""Pictures of a run as small data URIs, and the data of the page's gallery.
+
+A page has a budget of bytes for pictures. Small pictures (the sticker world's 64 px) are kept pixel for pixel when
+they fit; else the first setting that does is taken, and the page says which. Pictures are opened one at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports.failures import RIGHT
+
+if TYPE_CHECKING:
+    import pandas
+    from PIL.Image import Image
+
+BUDGET_BYTES = 8_000_000  # of all pictures in a page, after base64
+MAX_PICTURES = 12_000  # a page beyond this shows prompts spread evenly, and says so
+CRISP_BELOW_PX = 128  # pictures smaller than this are enlarged without smoothing
+MAX_TEXT = 2_000
+MAX_BOXES = 24
+PROBES = 12
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How thumbnails are made: longest side (None: as it is) and WebP quality (None: lossless)."""
+
+    side_px: int | None
+    quality: int | None
+
+    def encode(self, image: Image) -> bytes:
+        if self.side_px and max(image.size) > self.side_px:
+            image = image.copy()
+            image.thumbnail((self.side_px, self.side_px))
+        file = io.BytesIO()
+        if self.quality is None:
+            image.save(file, "WEBP", lossless=True, method=2)
+        else:
+            image.save(file, "WEBP", quality=self.quality, method=2)
+        return file.getvalue()
+
+    def __str__(self) -> str:
+        size = "full size" if self.side_px is None else f"at most {self.side_px} px"
+        return f"{size}, {'lossless' if self.quality is None else f'WebP quality {self.quality}'}"
+
+
+_SMALL = (Setting(None, None), Setting(None, 85), Setting(None, 60), Setting(64, 60))
+_LARGE = (Setting(320, 82), Setting(224, 78), Setting(160, 72), Setting(112, 65), Setting(72, 55))
+
+
+def open_picture(path: Path) -> Image | None:
+    """The picture in RGB, or None if it is missing, damaged or implausibly large."""
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
+        return None
+
+
+def choose_setting(paths: Sequence[Path], n_pictures: int, budget: int = BUDGET_BYTES) -> Setting:
+    """The best setting with which `n_pictures` like those at `paths` fit into `budget` bytes of base64."""
+    step = max(1, len(paths) // PROBES)
+    probes = [image for path in paths[::step][:PROBES] if (image := open_picture(path))]
+    if not probes:
+        return _SMALL[0]
+    settings = _SMALL if max(max(image.size) for image in probes) <= CRISP_BELOW_PX else _LARGE
+    for setting in settings:
+        mean = sum(len(setting.encode(image)) for image in probes) / len(probes)
+        if mean * n_pictures * 4 / 3 <= budget:
+            return setting
+    return settings[-1]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the page's script shows: JSON values, and how the pictures were made small."""
+
+    data: dict[str, Any]
+    setting: str
+    n_pictures: int
+    n_left_out: int
+    n_unreadable: int
+
+
+def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BYTES) -> Gallery:
+    """The gallery of a run whose `samples` are `reports.tables.samples_frame`'s.
+
+    Each sample is {"id", "p": prompt, "g": group, "h": held out, "o": outputs}; an output is {"i": index,
+    "v": value, "k": kinds, "r": reason, "u": unscored, "s": seed, "a": text answer, "w", "h": pixels,
+    "b": boxes [class, x1, y1, x2, y2, score], "c": colours, "t": base64 of the thumbnail}. Kinds and groups
+    are indices into the lists beside.
+    """
+    has_path = samples["path"].notna()
+    kept = _spread(samples, math.ceil(len(samples) / MAX_PICTURES))
+    paths = [root / path for path in samples["path"][has_path]]
+    n_pictures = min(len(paths), MAX_PICTURES)
+    # A page of 10,000 pictures may be larger than one of 2,212, though not in proportion.
+    setting = choose_setting(paths, n_pictures, budget + 1_000 * max(0, n_pictures - 2_500))
+    groups = list(dict.fromkeys(samples["group"]))
+    counts: dict[str, int] = {}
+    for kinds in samples["kinds"]:
+        for kind in kinds:
+            counts[kind] = counts.get(kind, 0) + 1
+    names = sorted((k for k in counts if k != RIGHT), key=lambda k: -counts[k])
+    names = [RIGHT, *names] if RIGHT in counts else names
+    unreadable = 0
+    entries: dict[str, dict[str, Any]] = {}
+    for row in kept.to_dict("records"):
+        details = row["details"] if isinstance(row["details"], dict) else {}
+        entry = entries.setdefault(
+            row["sample_id"],
+            {
+                "id": row["sample_id"],
+                "p": _short(row["prompt"]),
+                "g": groups.index(row["group"]),
+                "h": details.get("held_out"),
+                "o": [],
+            },
+        )
+        if entry["h"] is None:
+            entry["h"] = details.get("held_out")
+        output = _output(row, details, names)
+        if row["path"]:
+            image = open_picture(root / row["path"])
+            if image is None:
+                unreadable += 1
+            else:
+                output["w"], output["h"] = image.size
+                output["t"] = base64.b64encode(setting.encode(image)).decode()
+        entry["o"].append(output)
+    return Gallery(
+        data={
+            "groups": groups,
+            "kinds": names,
+            "crispBelow": CRISP_BELOW_PX,
+            "samples": interleaved(list(entries.values()), len(groups)),
+        },
+        setting=str(setting),
+        n_pictures=int(kept["path"].notna().sum()),
+        n_left_out=len(samples) - len(kept),
+        n_unreadable=unreadable,
+    )
+
+
+def interleaved(entries: Sequence[dict[str, Any]], n_groups: int) -> list[dict[str, Any]]:
+    """One sample of each group in turn, so that the first page shows them all."""
+    places = [0] * n_groups
+    keyed = []
+    for entry in entries:
+        keyed.append((places[entry["g"]], entry["g"]))
+        places[entry["g"]] += 1
+    return [entries[i] for i in sorted(range(len(entries)), key=keyed.__getitem__)]
+
+
+def _output(row: dict[str, Any], details: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    output: dict[str, Any] = {
+        "i": row["image_index"],
+        "v": row["value"],
+        "k": [names.index(kind) for kind in row["kinds"]],
+        "s": row["seed"],
+    }
+    for key, column in (("r", "reason"), ("u", "unscored"), ("a", "answer"), ("x", "text")):
+        if row[column]:
+            output[key] = _short(row[column])
+    if boxes := list(_boxes(details.get("detections"))):
+        output["b"] = boxes
+    colors = [e for e in details.get("colors") or () if isinstance(e, dict)]
+    if colors:
+        output["c"] = [
+            [_short(str(e.get(k) or ""), 40) for k in ("class", "asked", "color", "pixel_color")]
+            for e in colors
+        ]
+    return output
+
+
+def _boxes(detections: Any) -> Iterable[list[Any]]:
+    if not isinstance(detections, dict):
+        return
+    rows = [(name, row) for name, found in detections.items() for row in found or ()]
+    for name, row in rows[:MAX_BOXES]:
+        if len(row) == 5:
+            yield [
+                _short(str(name), 40),
+                *(round(float(x), 1) for x in row[:4]),
+                round(float(row[4]), 3),
+            ]
+
+
+def _short(text: Any, limit: int = MAX_TEXT) -> str:
+    text = str(text)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def _spread(samples: pandas.DataFrame, every: int) -> pandas.DataFrame:
+    """Every n-th sample with all its outputs."""
+    if every <= 1:
+        return samples
+    ids = list(dict.fromkeys(samples["sample_id"]))[::every]
+    return samples[samples["sample_id"].isin(set(ids))]

@@ -1,0 +1,173 @@
+"""Figures, returned as (fig, ax), and their SVG in the colours of the page's theme.
+
+matplotlib's Agg figures are made directly, so no window system and no global state is involved. The colours used
+here are stand-ins: `to_svg` replaces each by a CSS variable, so one drawing serves the light and the dark page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINE, ACCENT, SOFT = "#16191d", "#5a6370", "#dfe2e6", "#2457c5", "#c9d6f3"
+KIND_COLORS = (
+    "#3f8f63",
+    "#5b7cb8",
+    "#c08a2e",
+    "#b3566f",
+    "#7b68a8",
+    "#4d9aa5",
+    "#8a6a4f",
+    "#94a04a",
+    "#a77bb5",
+)
+UNSCORED_COLOR = "#a9b0b9"
+CSS_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    ACCENT: "--accent",
+    SOFT: "--accent-soft",
+    UNSCORED_COLOR: "--kind-none",
+    **{color: f"--kind-{i}" for i, color in enumerate(KIND_COLORS)},
+}
+
+
+def interval_chart(
+    labels: Sequence[str],
+    values: Sequence[float | None],
+    bounds: Sequence[tuple[float, float] | None],
+    *,
+    width_in: float = 7.2,
+    top: float = 1.0,
+    emphasised: int = 1,
+) -> tuple[Figure, Axes]:
+    """Points with their intervals, one line per label, on an axis from 0 to `top`.
+
+    `emphasised`: how many of the first lines are headline figures, set off by a rule.
+    """
+    fig, ax = _figure(width_in, 0.34 * len(labels) + 0.42)
+    for y, (value, bound) in enumerate(zip(values, bounds, strict=True)):
+        if bound is not None:
+            ax.plot(
+                bound,
+                [y, y],
+                color=ACCENT,
+                linewidth=3.2,
+                alpha=0.35,
+                solid_capstyle="butt",
+                clip_on=False,
+            )
+            for x in bound:
+                ax.plot([x, x], [y - 0.16, y + 0.16], color=ACCENT, linewidth=1.2, clip_on=False)
+        if value is None:
+            ax.text(
+                0.012 * top, y, "not given", color=MUTED, fontsize=9, va="center", style="italic"
+            )
+        else:
+            is_headline = y < emphasised
+            ax.plot(
+                [value], [y], "D" if is_headline else "o",
+                color=ACCENT, markersize=7 if is_headline else 6, clip_on=False,
+            )  # fmt: skip
+    if 0 < emphasised < len(labels):
+        ax.axhline(emphasised - 0.5, color=LINE, linewidth=1)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.set_xlim(0, top)
+    ax.grid(axis="x", color=LINE, linewidth=0.8)
+    return fig, ax
+
+
+def kinds_chart(counts: pandas.DataFrame, *, width_in: float = 7.2) -> tuple[Figure, Axes]:
+    """Shares of right, of each kind of failure, and of not scored, as one bar per group.
+
+    Args: counts: `reports.tables.kinds_frame`. The legend belongs to the page, which has room for it.
+    """
+    fig, ax = _figure(width_in, 0.36 * len(counts) + 0.42)
+    total = counts.sum(axis=1)
+    left = counts.iloc[:, 0] * 0.0
+    for column, color in zip(counts.columns, kind_colors(list(counts.columns)), strict=True):
+        share = counts[column] / total
+        ax.barh(range(len(counts)), share, left=left, color=color, height=0.62, linewidth=0)
+        left = left + share
+    ax.set_yticks(range(len(counts)), [str(group) for group in counts.index])
+    ax.set_ylim(len(counts) - 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
+    ax.grid(axis="x", color=LINE, linewidth=0.8)
+    return fig, ax
+
+
+def kind_colors(kinds: Sequence[str]) -> list[str]:
+    """A colour for each kind of failure: green for right, grey for not scored."""
+    from reports.failures import RIGHT, UNSCORED
+
+    others = iter(KIND_COLORS[1:] * (len(kinds) // len(KIND_COLORS) + 1))
+    return [
+        KIND_COLORS[0] if kind == RIGHT else UNSCORED_COLOR if kind == UNSCORED else next(others)
+        for kind in kinds
+    ]
+
+
+def css_color(color: str) -> str:
+    """The CSS value of one of this module's colours."""
+    return f"var({CSS_VARIABLES[color]})"
+
+
+def to_svg(fig: Figure, title: str, description: str) -> str:
+    """The figure as inline SVG with the page's fonts and theme colours, and a text for screen readers."""
+    from html import escape
+
+    import matplotlib
+
+    file = io.StringIO()
+    options: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": title}
+    with matplotlib.rc_context(options):
+        fig.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Its style sheet would reach the whole page; what it says is already said on the elements or by the page.
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font: ?[^;\"]*?(\d+(?:\.\d+)?)px[^;\"]*", r"font-size: \1px", svg)
+    for color, variable in CSS_VARIABLES.items():
+        svg = svg.replace(color, f"var({variable})")
+    head = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
+    svg = re.sub(
+        r"<svg[^>]*?viewBox=\"([^\"]*)\"[^>]*>",
+        rf'<svg viewBox="\1" role="img">{head}',
+        svg,
+        count=1,
+    )
+    return svg.replace("xlink:href", "href")
+
+
+def to_png(fig: Figure) -> bytes:
+    """The figure as PNG on white, for trackers."""
+    file = io.BytesIO()
+    fig.savefig(file, format="png", dpi=150, facecolor="white")
+    return file.getvalue()
+
+
+def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(fig)
+    ax = fig.add_subplot()
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set_color(LINE)
+    ax.tick_params(axis="x", colors=MUTED, labelsize=9, length=0)
+    ax.tick_params(axis="y", colors=INK, labelsize=10, length=0)
+    ax.set_axisbelow(True)
+    return fig, ax

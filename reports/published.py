@@ -1,0 +1,61 @@
+"""Figures that others published, from the bundled compilation; always shown apart from measured ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+BENCHMARKS = {"geneval": "geneval", "dpg": "dpg_bench"}
+"""Task name -> benchmark of the compilation."""
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One published result. Units as published: fractions for GenEval, percent for DPG-Bench."""
+
+    model: str
+    overall: float
+    scores: dict[str, float]
+    source: str
+    is_rewritten: bool
+    measured_by: str
+    note: str = ""
+
+
+@lru_cache(maxsize=1)
+def _compilation() -> dict[str, Any]:
+    file = resources.files("tasks").joinpath("data/leaderboard/published_scores.json")
+    data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return data
+
+
+def collected() -> str:
+    """The day the compilation was made, ISO 8601."""
+    return str(_compilation()["collected"])
+
+
+def rows_for(task: str) -> list[PublishedRow]:
+    """Published rows with an overall figure, best first; [] for a task without any."""
+    benchmark = BENCHMARKS.get(task)
+    sources = _compilation()["sources"]
+    entries = [
+        e
+        for e in _compilation()["entries"]
+        if e["benchmark"] == benchmark and e["scores"].get("overall") is not None
+    ]
+    rows = [
+        PublishedRow(
+            model=e["model"],
+            overall=e["scores"]["overall"],
+            scores={k: v for k, v in e["scores"].items() if v is not None},
+            source=sources.get(e["source"], e["source"]),
+            is_rewritten=bool(e["prompt_rewriting"]),
+            measured_by=e.get("measured_by", ""),
+            note=e.get("note", ""),
+        )
+        for e in entries
+    ]
+    return sorted(rows, key=lambda row: -row.overall)

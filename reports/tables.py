@@ -1,0 +1,139 @@
+"""Finished runs as pandas frames, and as CSV that is safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from evals.results import RunData
+from reports.failures import RIGHT, UNSCORED, classify
+
+if TYPE_CHECKING:
+    import pandas
+
+METRIC_COLUMNS = (
+    "metric", "value", "ci_low", "ci_high", "n", "unscored", "clusters", "unit",
+    "higher_is_better", "method", "note",
+)  # fmt: skip
+
+
+def metrics_frame(run: RunData) -> pandas.DataFrame:
+    """One row per metric, in printing order; `ci_low` and `ci_high` are NaN without an interval."""
+    import pandas
+
+    rows = []
+    for metric in run.metric_values():
+        low, high = metric.ci95 or (None, None)
+        rows.append(
+            (metric.name, metric.value, low, high, metric.n, metric.unscored, metric.clusters,
+             metric.unit, metric.higher_is_better, metric.method, metric.note)
+        )  # fmt: skip
+    frame = pandas.DataFrame(rows, columns=list(METRIC_COLUMNS))
+    return frame.astype({"value": float, "ci_low": float, "ci_high": float})
+
+
+def samples_frame(run: RunData) -> pandas.DataFrame:
+    """One row per output with its score, and `kinds`: what went wrong (see `reports.failures`)."""
+    frame = run.to_pandas()
+    for column in ("value", "reason", "unscored", "details", "path", "text", "error", "answer"):
+        if column not in frame:
+            frame[column] = None
+    frame = frame.astype(object).where(frame.notna(), None)
+    rows = [
+        {"value": value, "reason": reason}
+        for value, reason in zip(frame["value"], frame["reason"], strict=True)
+    ]
+    frame["kinds"] = classify(rows)
+    return frame
+
+
+def kinds_frame(samples: pandas.DataFrame) -> pandas.DataFrame:
+    """Outputs per group (rows) and first kind of failure (columns); right first, not scored last."""
+    import pandas
+
+    first = samples["kinds"].map(lambda kinds: kinds[0])
+    table = pandas.crosstab(samples["group"], first)
+    middle = [
+        c for c in table.sum().sort_values(ascending=False).index if c not in (RIGHT, UNSCORED)
+    ]
+    ends = [c for c in (RIGHT, UNSCORED) if c in table]
+    groups = list(dict.fromkeys(samples["group"]))
+    return table.loc[
+        groups, [*ends[:1], *middle, *ends[1:]] if RIGHT in table else [*middle, *ends]
+    ]
+
+
+def color_frame(samples: pandas.DataFrame, key: str = "color") -> pandas.DataFrame | None:
+    """Asked colour (rows) against the colour seen (columns), counts of objects; None without colours.
+
+    `key`: "color" for what the judge said, "pixel_color" for what the pixels inside the mask say.
+    """
+    import pandas
+
+    pairs = [
+        (entry["asked"], entry[key])
+        for details in samples["details"]
+        if isinstance(details, dict)
+        for entry in details.get("colors") or ()
+        if isinstance(entry, dict) and entry.get("asked") and entry.get(key)
+    ]
+    if not pairs:
+        return None
+    frame = pandas.DataFrame(pairs, columns=["asked", "seen"])
+    order = (
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "blue",
+        "purple",
+        "pink",
+        "brown",
+        "black",
+        "white",
+    )
+    table = pandas.crosstab(frame["asked"], frame["seen"])
+    names = [c for c in order if c in table.index or c in table.columns]
+    names += [c for c in [*table.index, *table.columns] if c not in names]
+    names = list(dict.fromkeys(names))
+    return table.reindex(index=names, columns=names, fill_value=0)
+
+
+CSV_COLUMNS = (
+    "sample_id", "image_index", "group", "prompt", "value", "reason", "unscored", "seed", "path",
+    "answer", "text", "status", "sha256", "seconds",
+)  # fmt: skip
+
+
+def samples_csv(samples: pandas.DataFrame) -> str:
+    """Outputs and scores as CSV."""
+    return _csv(samples[[c for c in CSV_COLUMNS if c in samples]])
+
+
+def metrics_csv(frame: pandas.DataFrame) -> str:
+    """The frame of `metrics_frame` as CSV."""
+    return _csv(frame)
+
+
+def _csv(frame: pandas.DataFrame) -> str:
+    # A spreadsheet would run a cell that starts like a formula, and prompts are other people's text.
+    return frame.map(_harmless).to_csv(index=False)
+
+
+def _harmless(value: Any) -> Any:
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )
+
+
+def shared_samples(frames: Sequence[pandas.DataFrame]) -> list[tuple[str, int]]:
+    """(sample id, image index) pairs that have a score in every frame, in the order of the first."""
+    keys = [
+        list(zip(f["sample_id"][scored], f["image_index"][scored], strict=True))
+        for f in frames
+        for scored in [f["value"].notna()]
+    ]
+    others = [set(k) for k in keys[1:]]
+    return [key for key in keys[0] if all(key in other for other in others)]

@@ -1,0 +1,188 @@
+"""Realistic finished runs, made through the harness itself.
+
+`Painter` draws the sticker scene that a GenEval prompt asks for, with a seeded share of mistakes; `Onlooker` knows
+what it drew. Both claim real names, so reports treat the run as an ordinary one: these are fixtures for reports,
+and their figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.api import Detection, GenerationRequest, Identity
+from evals.runner import Run, evaluate
+
+ACCURACY = {
+    "seen_easy": {
+        "scenes": 2000,
+        "verdict_agreement": 0.981,
+        "verdict_agreement_by_tag": {"colors": 0.97, "counting": 0.96},
+        "f1": 0.991,
+        "color": 0.974,
+        "color_by_pixels": 0.962,
+        "per_class": {"dog": 0.99, "sink": 0.93},
+    },
+    "unseen_style": {"scenes": 2000, "verdict_agreement": 0.912, "f1": 0.95, "color": 0.941},
+    "measured": {"date": "2026-01-01", "weights_sha256": "c" * 64},
+}
+
+
+class Painter:
+    """ImageGenerator: the scene of the prompt's GenEval record, right in about `skill` of its parts."""
+
+    def __init__(
+        self, name: str = "nano", skill: float = 0.75, size: int = 64, fail_every: int = 0
+    ) -> None:
+        from tasks.generation.geneval import GenEval
+
+        self.specs = {sample.id: sample.metadata for sample in GenEval().samples()}
+        self.skill, self.size, self.fail_every = skill, size, fail_every
+        self.drawn: dict[str, list[tuple[str, str | None, Any]]] = {}
+        digest = hashlib.sha256(f"{name} {skill}".encode()).hexdigest()
+        settings = {"steps": 30, "guidance_scale": 3.0, "dtype": "float32"}
+        self.identity = Identity(name, "0.1", digest, "stickers", settings=settings)
+
+    def load(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Sequence[Any]:
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: GenerationRequest) -> Any:
+        from PIL import Image
+
+        from blip3o.stickers import COLORS, Scene, SceneConfig, render
+        from blip3o.stickers.layout import arrange
+        from blip3o.stickers.rng import Stream
+
+        rng = random.Random(f"{request.seed} {self.skill}")
+        if self.fail_every and rng.randrange(self.fail_every) == 0:
+            return RuntimeError("the painter dropped its brush")
+        spec = self.specs[request.sample_id]
+        objects, relation = [], None
+        for clause in spec["include"]:
+            color = clause.get("color")
+            if color and rng.random() > self.skill:
+                color = rng.choice(COLORS)
+            objects += [(clause["class"], color)] * clause["count"]
+            if "position" in clause:
+                relation = clause["position"][0]
+        if relation and rng.random() > self.skill:
+            relation = rng.choice(["left of", "right of", "above", "below"])
+        if relation:
+            objects.reverse()  # the record names the reference first, a scene the placed object
+        while len(objects) > 1 and rng.random() > self.skill:
+            objects.pop(rng.randrange(len(objects)))
+        if spec["tag"] == "counting" and len(objects) < 4 and rng.random() > self.skill:
+            objects.append(objects[0])
+        kind = spec["tag"] if len(objects) > 1 or spec["tag"] == "colors" else "single_object"
+        stream = Stream("painter", request.sample_id, request.seed)
+        relation = relation if len(objects) == 2 else None
+        kind = "two_object" if kind == "position" and relation is None else kind
+        stickers, background = arrange(stream, kind, objects, relation, SceneConfig.level("easy"))
+        scene = Scene("test", 0, kind, stickers, background, relation, self.size)
+        drawn = render(scene)
+        image = Image.fromarray(drawn.image)
+        self.drawn[key_of(image)] = [
+            (sticker.class_name, sticker.color, box)
+            for sticker, box in zip(stickers, drawn.boxes, strict=True)
+        ]
+        return image
+
+
+class Onlooker:
+    """DetectionJudge that knows what the painter drew and now and then misreads a colour."""
+
+    def __init__(self, painter: Painter, fail_every: int = 0) -> None:
+        self.painter, self.fail_every = painter, fail_every
+        self.identity = Identity("stickers", "1", "b" * 64, "stickers")
+
+    def load(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def accuracy(self) -> Mapping[str, Any]:
+        return ACCURACY
+
+    def detect(
+        self, images: Sequence[Any], color_classes: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[Detection]]:
+        return [self._one(image) for image in images]
+
+    def _one(self, image: Any) -> list[Detection]:
+        from blip3o.stickers import COLORS
+
+        rng = random.Random(key_of(image))
+        if self.fail_every and rng.randrange(self.fail_every) == 0:
+            raise RuntimeError("the onlooker blinked")
+        found = []
+        for name, color, box in self.painter.drawn[key_of(image)]:
+            pixel = color or "white"
+            said = pixel if rng.random() < 0.95 else rng.choice(COLORS)
+            logits = tuple(30.0 * (c == said) for c in COLORS)
+            score = 0.91 + 0.09 * rng.random()
+            found.append(
+                Detection(name, tuple(map(float, box)), score, None, logits, {"pixel_color": pixel})
+            )
+        return found
+
+
+def key_of(image: Any) -> str:
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+
+
+def make_run(
+    output: Path,
+    *,
+    name: str = "nano",
+    skill: float = 0.75,
+    size: int = 64,
+    fail_every: int = 0,
+    blink_every: int = 0,
+    **settings: Any,
+) -> Run:
+    """A finished GenEval run without report or tracking; `limit` and the like go to the harness."""
+    painter = Painter(name, skill, size, fail_every)
+    return evaluate(
+        "geneval",
+        painter,
+        judge=Onlooker(painter, blink_every),
+        output=output,
+        quiet=True,
+        report=False,
+        tracking__enabled=False,
+        max_errors=1.0,
+        **settings,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 prompts x 2 pictures, some outputs failed, some unscored. Copy before changing it."""
+    root = tmp_path_factory.mktemp("runs") / "small"
+    make_run(root, limit=30, num_images=2, fail_every=20, blink_every=20)
+    return root
+
+
+@pytest.fixture(scope="session")
+def double_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fake model judged by the fake judge."""
+    root = tmp_path_factory.mktemp("runs") / "double"
+    evaluate(
+        "geneval",
+        "dummy",
+        output=root,
+        quiet=True,
+        report=False,
+        tracking__enabled=False,
+        limit=6,
+        num_images=1,
+    )
+    return root
