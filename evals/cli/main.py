@@ -48,13 +48,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        from blip3o.errors import Blip3oError
         from evals.errors import EvalError
 
         try:
             return super().invoke(ctx)
-        except EvalError as error:
+        except (EvalError, Blip3oError) as error:
             failure = click.ClickException(str(error))
-            failure.exit_code = error.exit_code
+            failure.exit_code = getattr(error, "exit_code", 1)
             raise failure from error
 
 

@@ -37,6 +37,21 @@ def test_listing_and_help_import_nothing_heavy(arguments: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_resuming_a_finished_run_imports_nothing_heavy(tmp_path: Path) -> None:
+    arguments = ["run", "--task", "geneval", "--model", "dummy", "--no-track", "--limit", "6"]
+    assert call(*arguments, "--output", "out", cwd=tmp_path).returncode == 0
+    code = (
+        "import sys\nfrom evals.cli.main import main\n"
+        f"try: main({[*arguments, '--output', 'out']!r})\nexcept SystemExit as stop: assert not stop.code\n"
+        f"found = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "sys.exit(f'imported {found}' if found else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
