@@ -51,7 +51,9 @@ def write_shard(
     rows = []
     with torch.no_grad():
         for step in range(per_shard // batch):
-            rows.append(features_of(scenes(step).pixels).half())
+            with torch.autocast("cpu", torch.bfloat16):
+                features = features_of(scenes(step).pixels)
+            rows.append(features.half())
     save_tensors(path, {"features": torch.cat(rows)}, {"key": key, "first": str(shard * per_shard)})
     return path
 

@@ -148,21 +148,25 @@ class UnderstandingStage:
 
 
 class GenerationStage:
-    """Latent queries and DiT learn to draw features; the backbone is frozen (the paper's sequential training)."""
+    """Latent queries and DiT learn to draw features; the backbone is frozen (the paper's sequential training).
+
+    ``draws`` noise levels and noises are drawn for every caption: one pass of the backbone serves them all.
+    """
 
     name = "generation"
 
     def __init__(
         self, model: Blip3oModel, batches: Callable[[int], FeatureBatch],
-        condition_of: Callable[[FeatureBatch], Tensor],
+        condition_of: Callable[[FeatureBatch], Tensor], draws: int = 1,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"model": model}
-        self.model, self.batch, self.condition_of = model, batches, condition_of
+        self.model, self.batch, self.condition_of, self.draws = model, batches, condition_of, draws
 
     def loss(self, batch: FeatureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        condition = self.condition_of(batch)
-        output = self.model(target=batch.features, condition=condition, generator=generator)
-        error = (output.prediction.detach().float() - self._velocity(output, batch.features)).square()
+        condition = self.condition_of(batch).repeat(self.draws, 1, 1)
+        clean = batch.features.repeat(self.draws, 1, 1, 1)
+        output = self.model(target=clean, condition=condition, generator=generator)
+        error = (output.prediction.detach().float() - self._velocity(output, clean)).square()
         by_sample, noisy = error.mean(dim=(1, 2, 3)), output.timestep >= 500
         halves = {"mse_noisy": by_sample[noisy], "mse_clean": by_sample[~noisy]}
         return output.loss, {key: half.mean().item() for key, half in halves.items() if len(half)}
