@@ -373,7 +373,8 @@ class _Runner:
         if self.options.report and not (is_again and (root / REPORT).exists()):
             publish.write_report(root)
         mlflow = self.store.manifest["mlflow"]
-        if self.config.tracking.enabled and not (is_again and mlflow):
+        is_tracked = is_again and mlflow is not None and "error" not in mlflow
+        if self.config.tracking.enabled and not is_tracked:
             record = publish.track(root, self.config.tracking, mlflow)
             self.store.update_manifest(lambda m: m.update(mlflow=record))
         data = load(root)

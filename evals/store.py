@@ -208,9 +208,12 @@ class RunStore:
             return True
         if "path" not in row:
             return isinstance(row.get("text"), str)
+        path = row["path"]
+        if not isinstance(path, str) or not path.startswith("images/") or ".." in path.split("/"):
+            return False  # nothing of ours: pictures lie below the run folder
         try:
-            return os.stat(self.root / row["path"]).st_size == row["bytes"]
-        except (OSError, KeyError, TypeError, ValueError):
+            return os.stat(self.root / path).st_size == row["bytes"]
+        except (OSError, KeyError, ValueError):
             return False
 
     def drop_scores(self) -> None:
