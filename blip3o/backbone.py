@@ -116,7 +116,8 @@ class QwenBackbone(nn.Module):
         self.image_token_id: int = config.image_token_id
         # transformers gathers these from the direct children of a model; hand on those of the inner one.
         self.all_tied_weights_keys = {
-            f"vlm.{name}": f"vlm.{source}" for name, source in self.vlm.all_tied_weights_keys.items()
+            f"vlm.{name}": f"vlm.{source}"
+            for name, source in self.vlm.all_tied_weights_keys.items()
         }
         self._no_split_modules = set(self.vlm._no_split_modules)
         self._skip_keys_device_placement = set(self.vlm._skip_keys_device_placement)
@@ -140,7 +141,9 @@ class QwenBackbone(nn.Module):
         if pixel_values is None:
             return embeddings
         if image_grid_thw is None:
-            raise DataError("pixel_values need image_grid_thw, one row (time, height, width) per picture")
+            raise DataError(
+                "pixel_values need image_grid_thw, one row (time, height, width) per picture"
+            )
         if int(image_grid_thw.prod(dim=-1).sum()) != len(pixel_values):
             raise DataError(
                 f"image_grid_thw describes {int(image_grid_thw.prod(dim=-1).sum())} patches, "
@@ -212,7 +215,9 @@ class QwenBackbone(nn.Module):
         pictures = {}
         if pixel_values is not None:
             pictures = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
-        self.vlm.model.rope_deltas = None  # positions of an earlier call must not leak into this one
+        self.vlm.model.rope_deltas = (
+            None  # positions of an earlier call must not leak into this one
+        )
         ids = self.vlm.generate(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -136,10 +136,19 @@ class Blip3oConfig(PretrainedConfig):
                 f"dit_config.condition_dim {self.dit.condition_dim} must equal the hidden size {hidden} of the backbone"
             )
         base = set(PretrainedConfig().to_dict()) | _TRANSFORMERS_KEYS
-        known = ["backbone_config", "num_queries", "dit_config", "flow_config", "token_config", "compat"]
+        known = [
+            "backbone_config",
+            "num_queries",
+            "dit_config",
+            "flow_config",
+            "token_config",
+            "compat",
+        ]
         for key in kwargs:
             if key not in base and not key.startswith("_"):
-                raise ConfigError(f"unknown key {key} in the model configuration{_suggestion(key, known)}")
+                raise ConfigError(
+                    f"unknown key {key} in the model configuration{_suggestion(key, known)}"
+                )
         super().__init__(**kwargs)
 
     @property

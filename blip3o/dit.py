@@ -130,7 +130,11 @@ class Attention(nn.Module):
 
     def __init__(self, config: DiTConfig, *, has_output: bool) -> None:
         super().__init__()
-        self.num_heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
+        self.num_heads, self.kv_heads, self.head_dim = (
+            config.num_heads,
+            config.kv_heads,
+            config.head_dim,
+        )
         kv_width = self.kv_heads * self.head_dim
         self.to_q = nn.Linear(config.dim, config.dim, bias=False)
         self.to_k = nn.Linear(config.dim, kv_width, bias=False)
@@ -302,7 +306,9 @@ class DiT(nn.Module):
             elif isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
 
-    def encode_condition(self, condition: Tensor, condition_mask: Tensor | None = None) -> EncodedCondition:
+    def encode_condition(
+        self, condition: Tensor, condition_mask: Tensor | None = None
+    ) -> EncodedCondition:
         """Project a condition (B, L, Hc) once; the result can be passed to ``forward`` in its place.
 
         condition_mask: (B, L), True (or 1) at tokens that count; None when all do.

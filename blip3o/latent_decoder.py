@@ -92,14 +92,18 @@ class LatentDecoder(nn.Module):
         """
         batch = len(features)
         if len(generators) != batch:
-            raise ShapeError(f"{batch} feature grids need as many generators, got {len(generators)}")
+            raise ShapeError(
+                f"{batch} feature grids need as many generators, got {len(generators)}"
+            )
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         steps = num_inference_steps or self.config.sampling_steps
         tokens = grid_to_tokens(features)  # (B, N, C)
         is_guided = scale != 1.0
         if is_guided:
             if null_features is None:
-                raise ConfigError("decoder guidance needs null_features, the features of the empty prompt")
+                raise ConfigError(
+                    "decoder guidance needs null_features, the features of the empty prompt"
+                )
             null = grid_to_tokens(null_features).expand(batch, -1, -1)
             tokens = torch.cat([tokens, null])  # conditioned half first
         tokens = tokens.to(self.unet.device, self.unet.dtype)
@@ -132,7 +136,9 @@ class LatentDecoder(nn.Module):
         with quiet_diffusers():
             self.unet.save_pretrained(folder / "unet", safe_serialization=True)
             self.vae.save_pretrained(folder / "vae", safe_serialization=True)
-            EulerDiscreteScheduler.from_config(self.scheduler_config).save_pretrained(folder / "scheduler")
+            EulerDiscreteScheduler.from_config(self.scheduler_config).save_pretrained(
+                folder / "scheduler"
+            )
 
     @classmethod
     def from_folder(

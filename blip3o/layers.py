@@ -74,7 +74,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, H, S|L, d)
     bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
     if _use_plain_attention(query, key, value):
-        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))  # (B, H, S, L)
+        scores = torch.matmul(
+            query * query.shape[-1] ** -0.5, key.transpose(-1, -2)
+        )  # (B, H, S, L)
         if bias is not None:
             scores = scores.masked_fill(~bias, torch.finfo(scores.dtype).min)
         out = torch.matmul(scores.softmax(dim=-1), value)
@@ -87,7 +89,11 @@ _ROPE_TABLES: dict[tuple[int, int, int, float, str], Tensor] = {}
 
 
 def rope_table_2d(
-    height: int, width: int, head_dim: int, theta: float = 10000.0, device: torch.device | str = "cpu"
+    height: int,
+    width: int,
+    head_dim: int,
+    theta: float = 10000.0,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Unit complex factors of the two-dimensional rotary embedding, complex64 (height, width, head_dim/2).
 

@@ -40,7 +40,7 @@ class Recording:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path} is not a safetensors file ({error})") from None
         if "kind" not in metadata:
@@ -62,7 +62,10 @@ class Recording:
         other = self.beside("weights")
         sources = [*([other.tensors] if other else []), self.tensors]
         return {
-            key: value for tensors in sources for key, value in tensors.items() if key.startswith(("w.", "w_rows."))
+            key: value
+            for tensors in sources
+            for key, value in tensors.items()
+            if key.startswith(("w.", "w_rows."))
         }
 
     def recorded(self) -> dict[str, Tensor]:
@@ -121,7 +124,9 @@ def replay_file(path: Path) -> FileReport:
     try:
         computed: Mapping[str, Tensor] = function(recording)
     except (Blip3oError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"no tensor {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        reason = (
+            f"no tensor {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        )
         report.failures["replay"] = f"{type(error).__name__}: {reason}"
         return report
     for key, expected in sorted(recording.recorded().items()):

@@ -5,6 +5,7 @@ Sources: JiuhaiChen/BLIP3o at 4689ec3; hub BLIP3o/BLIP3o-Model-4B and -8B.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -60,6 +61,16 @@ def map_names(names: Iterable[str]) -> dict[str, str]:
     return {name: ours for name, ours in mapped.items() if ours is not None}
 
 
+def key_mapping() -> dict[str, str]:
+    """The same as regular expressions, for transformers' loader; parts that are not used keep their names."""
+    return {"^" + re.escape(prefix): ours for prefix, ours in _PREFIXES if ours is not None}
+
+
+def is_unused(name: str) -> bool:
+    """Whether a released parameter is one of those left out on purpose."""
+    return any(name.startswith(prefix) for prefix, ours in _PREFIXES if ours is None)
+
+
 def map_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Released tensors under our names."""
     return {ours: tensors[name] for name, ours in map_names(tensors).items()}
@@ -75,11 +86,14 @@ def config_from_released(values: Mapping[str, Any]) -> Blip3oConfig:
             f"model_type {values.get('model_type')!r} is not a released BLIP3-o; expected {' or '.join(MODEL_TYPES)}"
         )
     if "gen_vision_tower" not in values:
-        raise ConfigError("the released config.json names no gen_vision_tower: it has no generation side")
+        raise ConfigError(
+            "the released config.json names no gen_vision_tower: it has no generation side"
+        )
     backbone = {
         key: value
         for key, value in values.items()
-        if key not in _OWN_KEYS and key not in ("architectures", "model_type", "torch_dtype", "dtype")
+        if key not in _OWN_KEYS
+        and key not in ("architectures", "model_type", "torch_dtype", "dtype")
     }
     hidden = (backbone.get("text_config") or backbone)["hidden_size"]
     dit = DiTConfig(in_channels=values.get("gen_hidden_size", 1792), condition_dim=hidden)

@@ -28,7 +28,9 @@ Computed = dict[str, Tensor]
 def _suffixed(weights: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
     """Weights under the first prefix that any of them has, without it. Raises: DataError."""
     for prefix in prefixes:
-        found = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+        found = {
+            key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)
+        }
         if found:
             return found
     raise DataError(f"no weights under {' or '.join(prefixes)}")
@@ -37,7 +39,9 @@ def _suffixed(weights: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor
 # Diffusion transformer
 
 
-def dit_config(values: Mapping[str, Any], weights: Mapping[str, Tensor], input_size: int) -> DiTConfig:
+def dit_config(
+    values: Mapping[str, Any], weights: Mapping[str, Tensor], input_size: int
+) -> DiTConfig:
     """Sizes from the recorded configuration; widths that it leaves to a rule are read off the weights."""
     heads = values["n_heads"]
     return DiTConfig(
@@ -70,7 +74,9 @@ def _record_outputs(module: nn.Module, prefix: str, into: Computed) -> list[Any]
         ):
             names |= {short} if name == full else set()
         names |= {
-            re.sub(r"attn1$", "self_attn", n) if n.endswith("attn1") else re.sub(r"attn2$", "cross_attn", n)
+            re.sub(r"attn1$", "self_attn", n)
+            if n.endswith("attn1")
+            else re.sub(r"attn2$", "cross_attn", n)
             for n in names
         }
 
@@ -91,7 +97,9 @@ def replay_dit(recording: Recording) -> Computed:
     mask = tensors.get("in.mask", tensors.get("in.encoder_mask"))
     if "rng.drop" in tensors:
         condition = condition * (1 - tensors["rng.drop"])[:, None, None]
-    model = DiT(dit_config(recording.config, weights, recording.config.get("input_size", x.shape[-1])))
+    model = DiT(
+        dit_config(recording.config, weights, recording.config.get("input_size", x.shape[-1]))
+    )
     model.load_state_dict(weights)
     model.eval()
     out: Computed = {}
@@ -125,7 +133,10 @@ def replay_eva(recording: Recording) -> Computed:
     """The EVA tower and the pooling of its patch tokens."""
     tensors, values = recording.tensors, recording.config
     weights = _suffixed(
-        recording.weights(), "w.model.gen_vision_tower.vision_tower.model.", "w.vision_tower.model.", "w."
+        recording.weights(),
+        "w.model.gen_vision_tower.vision_tower.model.",
+        "w.vision_tower.model.",
+        "w.",
     )
     width = weights["cls_token"].shape[-1]
     hidden = weights["blocks.0.mlp.fc1.weight"].shape[0]
@@ -175,7 +186,8 @@ def replay_collator(recording: Recording) -> Computed:
         if not rows:
             continue
         labels = [
-            tensors.get(f"{prefix}in.labels{number}", torch.full_like(ids, -100)) for number, ids in rows
+            tensors.get(f"{prefix}in.labels{number}", torch.full_like(ids, -100))
+            for number, ids in rows
         ]
         num_queries = values.get("n_query")
         if num_queries is None:
@@ -208,7 +220,11 @@ def build_model(recording: Recording) -> Blip3oModel:
     queries = weights["w.model.latent_queries"]
     shift = values.get("scheduler", {}).get("shift", 1.0)
     config = Blip3oConfig(
-        backbone_config={**values["llm"], "vision_config": values["vision"], "model_type": "qwen2_5_vl"},
+        backbone_config={
+            **values["llm"],
+            "vision_config": values["vision"],
+            "model_type": "qwen2_5_vl",
+        },
         num_queries=queries.shape[1],
         dit_config=dit_config(values["dit"], dit_weights, values["dit"]["input_size"]),
         flow_config=FlowConfig(sigma_shift=shift, sampling_shift=shift),
@@ -231,7 +247,9 @@ def build_model(recording: Recording) -> Blip3oModel:
         state[embeddings][weights["w_rows.ids"]] = weights["w_rows.embed_tokens"]
     given = {*names.values(), "backbone.vlm.lm_head.weight", embeddings}
     # The text head takes no part in a picture; the vision tower only where there is a picture.
-    lacking = [k for k in state if k not in given and not k.startswith("backbone.vlm.model.visual.")]
+    lacking = [
+        k for k in state if k not in given and not k.startswith("backbone.vlm.model.visual.")
+    ]
     if lacking:
         raise DataError(f"the weights lack {lacking[0]} and {len(lacking) - 1} more")
     return model
@@ -368,10 +386,16 @@ def replay_schedulers(recording: Recording) -> Computed:
         if match := re.fullmatch(r"shift([\d.]+)\.train_(sigmas|timesteps)", key):
             sigmas = train_sigmas(float(match[1]))
             out[key] = sigmas if match[2] == "sigmas" else sigma_to_timestep(sigmas)
-        elif match := re.fullmatch(r"shift([\d.]+)\.infer(\d+)_(sigmas|timesteps|dit_timestep_long)", key):
+        elif match := re.fullmatch(
+            r"shift([\d.]+)\.infer(\d+)_(sigmas|timesteps|dit_timestep_long)", key
+        ):
             sigmas = sampling_sigmas(int(match[2]), float(match[1]))
             timesteps = sigma_to_timestep(sigmas[:-1])
-            table = {"sigmas": sigmas, "timesteps": timesteps, "dit_timestep_long": timesteps.long()}
+            table = {
+                "sigmas": sigmas,
+                "timesteps": timesteps,
+                "dit_timestep_long": timesteps.long(),
+            }
             out[key] = table[match[3]]
         elif match := re.fullmatch(r"decoder_euler(\d+)\.(sigmas|timesteps|init_noise_sigma)", key):
             scheduler = build_scheduler(int(match[1]), SCHEDULER_CONFIG)

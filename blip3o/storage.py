@@ -76,7 +76,9 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
     if missing or unexpected:
         kind, names = ("lacks", missing) if missing else ("has unknown", unexpected)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise WeightsError(f"{source} {kind} {names[0]}{more}: it does not fit {type(module).__name__}")
+        raise WeightsError(
+            f"{source} {kind} {names[0]}{more}: it does not fit {type(module).__name__}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise WeightsError(
@@ -132,7 +134,9 @@ def load_diffusers_part(kind: type[Any], folder: Path, dtype: torch.dtype | None
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise WeightsError(f"{folder} holds no .safetensors file; pickled weights are not loaded")
-    plain = any(not file.stem.partition("diffusion_pytorch_model")[2].startswith(".") for file in files)
+    plain = any(
+        not file.stem.partition("diffusion_pytorch_model")[2].startswith(".") for file in files
+    )
     variant = None if plain else files[0].stem.split(".", 1)[1].split("-")[0]
     try:
         with quiet_diffusers():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from blip3o.backbone import build_backbone
 from blip3o.config import Blip3oConfig
@@ -25,6 +25,7 @@ from blip3o.flow.path import interpolate, sigma_to_timestep
 from blip3o.flow.sampler import Solver, guide, integrate, sample_noise, sampling_sigmas
 from blip3o.flow.timesteps import sigma_from_uniform
 from blip3o.queries import LatentQueries
+from blip3o.released import is_unused
 from blip3o.storage import quiet_transformers
 
 
@@ -46,7 +47,7 @@ class Blip3oModel(PreTrainedModel):
     """Unified model: prompts -> query states -> image features, and text understanding in the backbone."""
 
     config_class = Blip3oConfig
-    base_model_prefix = "model"
+    base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -87,7 +88,7 @@ class Blip3oModel(PreTrainedModel):
             ) from None
         for kind, keys in (
             ("lack", info["missing_keys"]),
-            ("have unknown", info["unexpected_keys"]),
+            ("have unknown", [k for k in info["unexpected_keys"] if not is_unused(k)]),
             ("have a wrong shape for", info["mismatched_keys"]),
         ):
             if keys:
@@ -139,7 +140,9 @@ class Blip3oModel(PreTrainedModel):
         start = self.config.tokens.image_start
         order = torch.argsort((~real).int(), dim=1, stable=True)
         ids = input_ids.masked_fill(~real, start).gather(1, order)[:, : int(lengths.max())]
-        ids = F.pad(ids, (0, 1), value=start)  # the token after a prompt's last one is the start token
+        ids = F.pad(
+            ids, (0, 1), value=start
+        )  # the token after a prompt's last one is the start token
         mask = torch.arange(ids.shape[1], device=ids.device) <= lengths[:, None]
         return ids, mask
 
@@ -221,7 +224,9 @@ class Blip3oModel(PreTrainedModel):
                 condition is dropped. Those left out are drawn on the CPU from ``generator``.
         """
         if target is None:
-            raise ShapeError("the training forward needs target features (batch, channels, height, width)")
+            raise ShapeError(
+                "the training forward needs target features (batch, channels, height, width)"
+            )
         if condition is None:
             if input_ids is None:
                 raise ShapeError("the training forward needs input_ids or a condition")
@@ -295,8 +300,10 @@ class Blip3oModel(PreTrainedModel):
             )
         dtype = self.dit.patch_embedder.proj.weight.dtype
         is_guided = scale != 1.0
-        encoded = self._encode_guided(condition.to(dtype)) if is_guided else self.dit.encode_condition(
-            condition.to(dtype)
+        encoded = (
+            self._encode_guided(condition.to(dtype))
+            if is_guided
+            else self.dit.encode_condition(condition.to(dtype))
         )
         current: list[Tensor] = []  # the network's own output at this step, for on_step
 
@@ -332,3 +339,7 @@ class Blip3oModel(PreTrainedModel):
             tuple((key[index], value[index]) for key, value in encoded.keys_values),
             None,
         )
+
+
+AutoConfig.register(Blip3oConfig.model_type, Blip3oConfig, exist_ok=True)
+AutoModel.register(Blip3oConfig, Blip3oModel, exist_ok=True)

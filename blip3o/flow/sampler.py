@@ -72,7 +72,9 @@ def integrate(
         does. on_step: called as (step, x before the step, velocity) for inspection.
     """
     if sigmas.ndim != 1 or len(sigmas) < 2:
-        raise ShapeError(f"sigmas must be a list of at least 2 levels, got shape {tuple(sigmas.shape)}")
+        raise ShapeError(
+            f"sigmas must be a list of at least 2 levels, got shape {tuple(sigmas.shape)}"
+        )
     if solver not in ("euler", "heun"):
         raise ConfigError(f"solver {solver!r} is unknown; choose euler or heun")
 

@@ -49,7 +49,9 @@ class Autoencoder(nn.Module):
         """Latents (B, C, h, w) -> pictures (B, 3, S, S) in [0, 1]. Deterministic: the other settings of the
         protocol have nothing to act on."""
         if features.ndim != 4 or features.shape[1] != self.width:
-            raise ShapeError(f"latents must be (batch, {self.width}, h, w), got {tuple(features.shape)}")
+            raise ShapeError(
+                f"latents must be (batch, {self.width}, h, w), got {tuple(features.shape)}"
+            )
         latents = features.to(self.vae.dtype) / self.vae.config.scaling_factor + self._shift
         return self.vae.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
 
@@ -58,7 +60,9 @@ class Autoencoder(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG_NAME, {"kind": self.kind})
         with quiet_diffusers():
-            vae = self.vae if dtype is None else AutoencoderKL.from_config(self.vae.config).to(dtype)
+            vae = (
+                self.vae if dtype is None else AutoencoderKL.from_config(self.vae.config).to(dtype)
+            )
             if dtype is not None:
                 vae.load_state_dict({k: v.to(dtype) for k, v in self.vae.state_dict().items()})
             vae.save_pretrained(folder / "vae", safe_serialization=True)

@@ -51,10 +51,14 @@ def pool_grid(grid: Tensor, pooling: str) -> Tensor:
         return grid
     match = re.fullmatch(r"early_pool2d_([1-9]\d*)", pooling)
     if match is None:
-        raise ConfigError(f"pooling {pooling!r} is unknown; use none or early_pool2d_K with a number K")
+        raise ConfigError(
+            f"pooling {pooling!r} is unknown; use none or early_pool2d_K with a number K"
+        )
     kernel = int(match[1])
     if grid.shape[-1] % kernel or grid.shape[-2] % kernel:
-        raise ShapeError(f"a grid of {tuple(grid.shape[-2:])} does not divide into {kernel}x{kernel} windows")
+        raise ShapeError(
+            f"a grid of {tuple(grid.shape[-2:])} does not divide into {kernel}x{kernel} windows"
+        )
     return F.avg_pool2d(grid, kernel)
 
 
@@ -73,9 +77,13 @@ class EvaConfig:
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
-            raise ConfigError(f"eva.image_size {self.image_size} is not divisible by patch_size {self.patch_size}")
+            raise ConfigError(
+                f"eva.image_size {self.image_size} is not divisible by patch_size {self.patch_size}"
+            )
         if self.width % self.head_width:
-            raise ConfigError(f"eva.width {self.width} is not divisible by head_width {self.head_width}")
+            raise ConfigError(
+                f"eva.width {self.width} is not divisible by head_width {self.head_width}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,7 +158,9 @@ class EvaEncoder(nn.Module):
         """Raw output of the last block without the class token: (B, N, D)."""
         if images.shape[1:] != (3, self.config.image_size, self.config.image_size):
             size = self.config.image_size
-            raise ShapeError(f"pictures must be (batch, 3, {size}, {size}), got {tuple(images.shape)}")
+            raise ShapeError(
+                f"pictures must be (batch, 3, {size}, {size}), got {tuple(images.shape)}"
+            )
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
         for block in self.blocks:
@@ -177,14 +187,22 @@ class OpenClipEncoder(nn.Module):
             )
         self.visual, self.layer = visual, layer
         with torch.no_grad():
-            size = visual.image_size if isinstance(visual.image_size, tuple) else (visual.image_size,) * 2
+            size = (
+                visual.image_size
+                if isinstance(visual.image_size, tuple)
+                else (visual.image_size,) * 2
+            )
             parameter = next(visual.parameters())
             self.width: int = self(parameter.new_zeros(1, 3, *size)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D, h, w)."""
         output = self.visual.forward_intermediates(
-            images, indices=[self.layer], stop_early=True, intermediates_only=True, output_fmt="NCHW"
+            images,
+            indices=[self.layer],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NCHW",
         )
         return output["image_intermediates"][0]
 

@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip3o.errors import ConfigError, ShapeError
-from blip3o.storage import CONFIG_NAME, WEIGHTS_NAME, load_strict, read_json, read_tensors, save_module
+from blip3o.storage import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    load_strict,
+    read_json,
+    read_tensors,
+    save_module,
+)
 
 
 class FeatureSpace(nn.Module):
@@ -48,7 +55,9 @@ class FeatureSpace(nn.Module):
 
     def _tokens(self, grid: Tensor, channels: int) -> Tensor:
         if grid.ndim != 4 or grid.shape[1] != channels:
-            raise ShapeError(f"features must be (batch, {channels}, height, width), got {tuple(grid.shape)}")
+            raise ShapeError(
+                f"features must be (batch, {channels}, height, width), got {tuple(grid.shape)}"
+            )
         return grid.movedim(1, -1).float()  # (B, h, w, D)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -80,7 +89,9 @@ class FeatureSpace(nn.Module):
         """
         width = tokens.shape[1]
         if not 1 <= channels <= width:
-            raise ConfigError(f"channels must be between 1 and the encoder's width {width}, got {channels}")
+            raise ConfigError(
+                f"channels must be between 1 and the encoder's width {width}, got {channels}"
+            )
         space = cls(width, channels, layer_norm)
         rows = space._tokens(tokens, width).flatten(0, 2)
         if layer_norm:
@@ -117,7 +128,11 @@ class FeatureSpace(nn.Module):
         save_module(Path(folder), self, self.to_dict(), dtype)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"in_channels": self.in_channels, "channels": self.channels, "layer_norm": self.layer_norm}
+        return {
+            "in_channels": self.in_channels,
+            "channels": self.channels,
+            "layer_norm": self.layer_norm,
+        }
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> FeatureSpace:

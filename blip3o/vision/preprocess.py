@@ -56,7 +56,9 @@ class Preprocess:
 def to_rgb(image: Image.Image) -> Image.Image:
     """RGB on white where the picture is transparent; rotated as its EXIF says. Raises: DataError."""
     if not isinstance(image, Image.Image):
-        raise DataError(f"a picture must be a PIL image, got {type(image).__name__}; open it with PIL.Image.open")
+        raise DataError(
+            f"a picture must be a PIL image, got {type(image).__name__}; open it with PIL.Image.open"
+        )
     from PIL import ImageOps
 
     image = ImageOps.exif_transpose(image)
@@ -127,11 +129,15 @@ def qwen_size(
     Raises: DataError for an aspect ratio above 200, which Qwen's tower does not take.
     """
     if max(width, height) / min(width, height) > 200:
-        raise DataError(f"a picture of {width}x{height} px is too narrow; at most 200 times as long as wide")
+        raise DataError(
+            f"a picture of {width}x{height} px is too narrow; at most 200 times as long as wide"
+        )
     new_w, new_h = (max(factor, round(side / factor) * factor) for side in (width, height))
     if new_w * new_h > max_pixels:
         shrink = math.sqrt(width * height / max_pixels)
-        new_w, new_h = (max(factor, math.floor(s / shrink / factor) * factor) for s in (width, height))
+        new_w, new_h = (
+            max(factor, math.floor(s / shrink / factor) * factor) for s in (width, height)
+        )
     elif new_w * new_h < min_pixels:
         grow = math.sqrt(min_pixels / (width * height))
         new_w, new_h = (math.ceil(s * grow / factor) * factor for s in (width, height))

@@ -1,0 +1,541 @@
+"""The public face: text to image, image to image, questions about images.
+
+Dimension letters: B batch, L tokens, Q queries, H hidden size, C feature channels, h and w grid, S picture side.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from blip3o.config import Blip3oConfig, Compat, build_part
+from blip3o.decoder import PixelDecoder, load_decoder
+from blip3o.errors import ConfigError, DataError, WeightsError
+from blip3o.presets import PRESETS, build_tiny, preset_folder, unknown_preset
+from blip3o.prompts import RECONSTRUCT, UNCONDITIONAL, Prompts, without_special_tokens
+from blip3o.released import MODEL_TYPES, config_from_released, key_mapping
+from blip3o.storage import CONFIG_NAME, file_digest, quiet_transformers, read_json, write_json
+from blip3o.unified import Blip3oModel
+from blip3o.vision.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Fit,
+    fit_square,
+    normalise,
+    qwen_patches,
+    qwen_size,
+    to_images,
+    to_rgb,
+    to_unit_tensor,
+)
+
+CARD_NAME = "blip3o.json"
+DIGESTS_NAME = "digests.json"
+IMAGE_PAD = "<|image_pad|>"
+VISION_BLOCK = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
+# The empty prompt's features are part of the model's behaviour, not of a picture: their noise is fixed.
+NULL_SEED = 0
+
+Pictures = Image.Image | Sequence[Image.Image] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Understanding:
+    """How pictures are prepared for the backbone: a fixed square, or near their own size within a budget."""
+
+    size_px: int | None = None
+    fit: Fit = "square"
+    min_pixels: int = 256 * 28 * 28
+    max_pixels: int = 1605632
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineCard:
+    """``blip3o.json``: what a harness may want to know without loading weights, and how prompts are made.
+
+    ``domain``: the pictures the model knows (``stickers``, ``photos``). ``dtype``: default precision.
+    ``version``: raised when the weights change. The sampler's defaults and the picture size are written
+    beside these from the model itself.
+    """
+
+    version: str = "1"
+    domain: str = "photos"
+    dtype: str = "float32"
+    batch_size: int = 8
+    is_random: bool = False
+    prompts: dict[str, Any] = field(default_factory=dict)
+    understanding: dict[str, Any] = field(default_factory=dict)
+    reconstruction_size_px: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float16", "bfloat16"):
+            raise ConfigError(
+                f"{CARD_NAME}: dtype {self.dtype!r} is unknown; use float32, float16 or bfloat16"
+            )
+
+
+# Keys of blip3o.json that repeat the model's own configuration for readers without torch.
+_DERIVED = ("num_inference_steps", "guidance_scale", "height", "width", "compat", "format")
+
+
+@dataclass
+class PipelineOutput:
+    """``images``: PIL pictures, prompt by prompt; ``features`` (B, C, h, w) they were decoded from."""
+
+    images: list[Image.Image]
+    features: Tensor
+
+
+class Blip3oPipeline:
+    """Backbone, queries and diffusion transformer with tokenizer and pixel decoder.
+
+    Args: decoder may be None; then the pipeline answers questions but makes no pictures.
+    """
+
+    def __init__(
+        self,
+        model: Blip3oModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoder: PixelDecoder | None,
+        card: PipelineCard = PipelineCard(),
+    ) -> None:
+        self.model, self.tokenizer, self.decoder, self.card = model.eval(), tokenizer, decoder, card
+        self.prompts = build_part(Prompts, card.prompts, "prompts")
+        self.understanding = build_part(Understanding, card.understanding, "understanding")
+        if model.config.compat == "released":
+            self.prompts = replace(self.prompts, is_closed=False)
+        self._null_features: Tensor | None = None
+        self._special_tokens = sorted(
+            {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True
+        )
+
+    # Loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        compat: Compat | None = None,
+        revision: str | None = None,
+    ) -> Blip3oPipeline:
+        """Load a folder, a preset (``nano``, ``tiny``, ``blip3o-4b``, ...) or a hub id.
+
+        Hub ids are looked up on this machine only. Args: dtype: precision of the weights (default: the
+        card's, else float32); compat ``released``: repeat the released inference code's choices.
+        Raises: WeightsError, ConfigError.
+        """
+        if str(source) == "tiny":
+            pipeline = build_tiny()
+            if compat is not None:
+                pipeline.model.config.compat = compat
+                pipeline = cls(pipeline.model, pipeline.tokenizer, pipeline.decoder, pipeline.card)
+        else:
+            pipeline = cls._from_folder(find_folder(source, revision), dtype, compat)
+        if dtype is not None:
+            pipeline.to(dtype)
+        return pipeline if device is None else pipeline.to(device)
+
+    @classmethod
+    def _from_folder(
+        cls, folder: Path, dtype: torch.dtype | None, compat: Compat | None
+    ) -> Blip3oPipeline:
+        check_digests(folder)
+        values = read_json(folder / CONFIG_NAME)
+        kwargs: dict[str, Any] = {}
+        if values.get("model_type") in MODEL_TYPES:
+            config = config_from_released(values)
+            kwargs["key_mapping"] = key_mapping()
+            card = PipelineCard(dtype="float16", understanding={}, reconstruction_size_px=448)
+        else:
+            if values.get("model_type") != Blip3oConfig.model_type:
+                raise WeightsError(
+                    f"{folder / CONFIG_NAME} is of a {values.get('model_type')!r} model, not of a BLIP3-o; "
+                    f"expected {Blip3oConfig.model_type} or {' or '.join(MODEL_TYPES)}"
+                )
+            config = Blip3oConfig.from_dict(values)
+            card = read_card(folder)
+        if compat is not None:
+            config.compat = compat
+        dtype = dtype or getattr(torch, card.dtype)
+        model = Blip3oModel.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
+        try:
+            with quiet_transformers():
+                tokenizer = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise WeightsError(
+                f"the tokenizer in {folder} cannot be loaded ({' '.join(str(error).split())}); fetch it again"
+            ) from None
+        decoder = None
+        for name in ("decoder", "diffusion-decoder"):
+            if (folder / name).is_dir():
+                decoder = load_decoder(folder / name)
+        return cls(model, tokenizer, decoder, card).to(dtype)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write model, tokenizer, decoder, card and digests; ``dtype`` (float16) halves the files."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+            for name, tensor in self.model.state_dict().items()
+        }
+        with quiet_transformers():
+            self.model.save_pretrained(folder, state_dict=state)
+            self.tokenizer.save_pretrained(folder)
+        if self.decoder is not None:
+            self.decoder.save_pretrained(folder / "decoder", dtype)
+        flow, size = self.model.config.flow, self.image_size
+        write_json(
+            folder / CARD_NAME,
+            {
+                **asdict(self.card),
+                "format": 1,
+                "prompts": self.prompts.to_dict(),
+                "understanding": asdict(self.understanding),
+                "num_inference_steps": flow.num_inference_steps,
+                "guidance_scale": flow.guidance_scale,
+                "height": size,
+                "width": size,
+                "compat": self.model.config.compat,
+            },
+        )
+        write_digests(folder)
+
+    def to(self, target: str | torch.device | torch.dtype) -> Blip3oPipeline:
+        """Move all parts to a device or a precision."""
+        self.model.to(target)
+        if isinstance(self.decoder, nn.Module):
+            # An SDXL-type VAE overflows in float16; its weights were published in bfloat16.
+            is_latent = (
+                target is torch.float16 and getattr(self.decoder, "kind", "") == "latent_unet"
+            )
+            self.decoder.to(torch.bfloat16 if is_latent else target)
+        self._null_features = None
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.queries.latent_queries.device
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the pictures in pixels; None where only the decoder's weights know it."""
+        return getattr(getattr(self.decoder, "config", None), "image_size", None)
+
+    # Generation
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Pictures = None,
+        *,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        decoder_steps: int | None = None,
+        decoder_guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> PipelineOutput:
+        """Pictures for prompts.
+
+        Args:
+            prompt: one caption or several. With ``image``, instructions to change or repeat it.
+            image: one input picture per prompt, or one for all.
+            generator: one CPU generator per picture (prompt by prompt), which then draws all of its noise;
+                or a single one, from which a seed per picture is drawn; None draws new seeds.
+            guidance_scale, num_inference_steps: of the diffusion transformer; ``decoder_*`` of the pixel
+                decoder. Default: the model's own.
+            height, width: must be the model's picture size, if given.
+        Raises: ConfigError, DataError, WeightsError if the pipeline has no decoder.
+        """
+        if self.decoder is None:
+            raise WeightsError(
+                "this model has no pixel decoder (folder decoder/), so it makes no pictures"
+            )
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts or not all(isinstance(p, str) for p in prompts):
+            raise DataError("prompt must be a text or a list of texts, and not empty")
+        if num_images_per_prompt < 1:
+            raise ConfigError(
+                f"num_images_per_prompt must be at least 1, got {num_images_per_prompt}"
+            )
+        for name, value in (("height", height), ("width", width)):
+            if value is not None and self.image_size is not None and value != self.image_size:
+                raise ConfigError(
+                    f"{name} must be {self.image_size}, the size this model draws; got {value}"
+                )
+        generators = per_picture_generators(generator, len(prompts) * num_images_per_prompt)
+        pictures = self._one_per_prompt(image, len(prompts))
+        condition = self._conditions(prompts, pictures).repeat_interleave(
+            num_images_per_prompt, dim=0
+        )
+        features = self.model.sample_features(
+            condition,
+            generators=generators,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )
+        decoded = self.decoder.decode(
+            features,
+            generators=generators,
+            num_inference_steps=decoder_steps,
+            guidance_scale=decoder_guidance_scale,
+            null_features=self._empty_prompt_features(decoder_guidance_scale),
+        )
+        return PipelineOutput(to_images(decoded), features)
+
+    def reconstruct(self, image: Pictures, **settings: Any) -> PipelineOutput:
+        """Pictures again, through the backbone's eyes; settings as in a call."""
+        pictures = [image] if isinstance(image, Image.Image) else list(image or [])
+        return self([RECONSTRUCT] * len(pictures), pictures, **settings)
+
+    def _one_per_prompt(self, image: Pictures, count: int) -> list[Image.Image] | None:
+        if image is None:
+            return None
+        pictures = [image] * count if isinstance(image, Image.Image) else list(image)
+        if len(pictures) != count:
+            raise DataError(f"{count} prompts need as many input pictures, got {len(pictures)}")
+        return pictures
+
+    def _conditions(self, prompts: list[str], pictures: list[Image.Image] | None) -> Tensor:
+        """Query states (B, Q, H); equal prompts go through the backbone once."""
+        keys = [(text, id(pictures[i]) if pictures else 0) for i, text in enumerate(prompts)]
+        distinct = list(dict.fromkeys(keys))
+        rows = [keys.index(key) for key in distinct]
+        block = VISION_BLOCK if pictures else ""
+        texts = [self.prompts.generation(self.plain(prompts[row]), block) for row in rows]
+        inputs: dict[str, Tensor] = {}
+        if pictures:
+            size = self.card.reconstruction_size_px
+            texts, inputs = self._with_pictures(texts, [pictures[row] for row in rows], size)
+        ids, mask = self._tokenise(texts, side="right")
+        states = self.model.encode_condition(ids, mask, **inputs)
+        return states[torch.tensor([distinct.index(key) for key in keys], device=states.device)]
+
+    def _empty_prompt_features(self, guidance_scale: float | None) -> Tensor | None:
+        """Features of the raw text " ", which the latent decoder takes for "no prompt"; made once."""
+        if getattr(self.decoder, "kind", "") != "latent_unet" or guidance_scale == 1.0:
+            return None
+        if self._null_features is None:
+            ids, mask = self._tokenise([UNCONDITIONAL], side="right")
+            generator = torch.Generator("cpu").manual_seed(NULL_SEED)
+            self._null_features = self.model.sample_features(
+                self.model.encode_condition(ids, mask), generators=[generator]
+            )
+        return self._null_features
+
+    # Understanding
+
+    def ask(self, image: Pictures, question: str, *, max_new_tokens: int | None = None) -> str:
+        """Answer a question about a picture, several, or none. Greedy."""
+        return self.ask_batch([image], [question], max_new_tokens=max_new_tokens)[0]
+
+    @torch.no_grad()
+    def ask_batch(
+        self,
+        images: Sequence[Pictures],
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+    ) -> list[str]:
+        """One answer per question; ``images[i]`` are the pictures of ``questions[i]``."""
+        if len(images) != len(questions):
+            raise DataError(
+                f"{len(questions)} questions need as many picture entries, got {len(images)}"
+            )
+        texts, pictures = [], []
+        for entry, question in zip(images, questions, strict=True):
+            own = (
+                [] if entry is None else [entry] if isinstance(entry, Image.Image) else list(entry)
+            )
+            pictures += own
+            content: list[dict[str, str]] = [{"type": "image"} for _ in own]
+            content.append({"type": "text", "text": self.plain(question)})
+            messages = [
+                {"role": "system", "content": [{"type": "text", "text": self.prompts.system}]},
+                {"role": "user", "content": content},
+            ]
+            texts.append(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True
+                )
+            )
+        inputs: dict[str, Tensor] = {}
+        if pictures:
+            texts, inputs = self._with_pictures(texts, pictures)
+        ids, mask = self._tokenise(texts, side="left")
+        with quiet_transformers():
+            new = self.model.backbone.generate(
+                ids,
+                mask,
+                **inputs,
+                max_new_tokens=max_new_tokens or 128,
+                do_sample=False,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self._pad_id,
+            )
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    # Text and pictures -> tensors
+
+    def plain(self, text: str) -> str:
+        """User text that cannot act as special tokens."""
+        return without_special_tokens(text, self._special_tokens)
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    def _tokenise(self, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, L), padded on ``side``."""
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        longest = max(len(row) for row in rows)
+        ids = torch.full((len(rows), longest), self._pad_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+            ids[i, place], mask[i, place] = torch.tensor(row), 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def _with_pictures(
+        self, texts: list[str], pictures: list[Image.Image], size_px: int | None = None
+    ) -> tuple[list[str], dict[str, Tensor]]:
+        """Texts with one placeholder token per merged patch, and the patches of all pictures in order."""
+        vision, settings = self.model.backbone.vision_config, self.understanding
+        factor = vision.patch_size * vision.spatial_merge_size
+        rows, grids = [], []
+        for picture in pictures:
+            side = size_px or settings.size_px
+            if side is not None:
+                fitted = fit_square(picture, side, settings.fit)
+            else:
+                picture = to_rgb(picture)
+                target = qwen_size(*picture.size, factor, settings.min_pixels, settings.max_pixels)
+                fitted = picture.resize(target, Image.Resampling.BICUBIC)
+            tensor = normalise(to_unit_tensor([fitted]), settings.mean, settings.std)
+            patches, grid = qwen_patches(
+                tensor, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+            )
+            rows.append(patches)
+            grids.append(grid)
+        counts = iter([int(grid.prod()) // vision.spatial_merge_size**2 for grid in grids])
+        texts = [
+            re.sub(re.escape(IMAGE_PAD), lambda _: IMAGE_PAD * next(counts), text) for text in texts
+        ]
+        inputs = {
+            "pixel_values": torch.cat(rows).to(self.device, self.model.dtype),
+            "image_grid_thw": torch.cat(grids).to(self.device),
+        }
+        return texts, inputs
+
+
+def per_picture_generators(
+    generator: torch.Generator | Sequence[torch.Generator] | None, count: int
+) -> list[torch.Generator]:
+    """One CPU generator per picture.
+
+    From a single generator a seed per picture is drawn, so that picture k is the same however many are made.
+    Raises: ConfigError.
+    """
+    if isinstance(generator, Sequence):
+        if len(generator) != count:
+            raise ConfigError(f"{count} pictures need one generator each, got {len(generator)}")
+        return list(generator)
+    if generator is None:
+        generator = torch.Generator("cpu")
+        generator.seed()
+    if generator.device.type != "cpu":
+        raise ConfigError(
+            f"noise is drawn on the CPU, got a generator on {generator.device}; "
+            "use torch.Generator('cpu').manual_seed(seed)"
+        )
+    seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in range(count)]
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def find_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Folder of a preset, path or hub id; nothing is fetched. Raises: WeightsError with the next step."""
+    name = os.fspath(source)
+    preset = PRESETS.get(name)
+    if preset is not None and preset.bundled is not None:
+        return preset_folder(name)
+    hub_id = preset.hub_id if preset is not None else None
+    folder = Path(name).expanduser()
+    if hub_id is None and folder.is_dir():
+        return folder
+    if hub_id is None:
+        if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise WeightsError(f"model folder {name} does not exist")
+        if "/" not in name:
+            raise unknown_preset(name)
+        hub_id = name
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        at = f" --revision {revision}" if revision else ""
+        raise WeightsError(
+            f"model {hub_id!r} is not on this machine; `hf download {hub_id}{at}` fetches it where there is network"
+        ) from None
+    except HFValidationError as error:
+        raise WeightsError(f"{hub_id!r} is no hub id: {' '.join(str(error).split())}") from None
+
+
+def read_card(folder: Path) -> PipelineCard:
+    """``blip3o.json`` of a folder, or the defaults where there is none. Raises: WeightsError, ConfigError."""
+    path = folder / CARD_NAME
+    if not path.is_file():
+        return PipelineCard()
+    values = {key: value for key, value in read_json(path).items() if key not in _DERIVED}
+    return build_part(PipelineCard, values, CARD_NAME)
+
+
+def write_digests(folder: Path) -> None:
+    """sha256 of every file that decides an output, in ``digests.json``."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != DIGESTS_NAME and not path.name.endswith((".md", ".log"))
+    ]
+    write_json(
+        folder / DIGESTS_NAME,
+        {path.relative_to(folder).as_posix(): file_digest(path) for path in files},
+    )
+
+
+def check_digests(folder: Path) -> None:
+    """Compare the files with ``digests.json``, if there is one. Raises: WeightsError naming the first fault."""
+    path = folder / DIGESTS_NAME
+    if not path.is_file():
+        return
+    for name, digest in read_json(path).items():
+        file = folder / name
+        if not file.is_file():
+            raise WeightsError(f"{file} is missing; fetch or install the model again")
+        if file_digest(file) != digest:
+            raise WeightsError(
+                f"{file} is damaged or was changed (its sha256 is not the one in {DIGESTS_NAME}); "
+                "fetch or install the model again, or save it with save_pretrained"
+            )
