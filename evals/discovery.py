@@ -26,6 +26,9 @@ GROUPS: Mapping[str, Registry] = {
 _MODELS = {
     "nano": ("evals.models.blip3o:create_nano", "the small BLIP3-o that ships with the package"),
     "blip3o": ("evals.models.blip3o:create_blip3o", "a folder or hub id of BLIP3-o weights"),
+    "blip3o-4b": ("evals.models.blip3o:create_4b", "the released 4B model"),
+    "blip3o-8b": ("evals.models.blip3o:create_8b", "the released 8B model"),
+    "tiny": ("evals.models.blip3o:create_tiny", "random weights (tests only)"),
     "dummy": ("evals.models.dummy:create", "fake pictures from a hash of the prompt (tests only)"),
 }
 _JUDGES = {
@@ -36,7 +39,7 @@ _METRICS: dict[str, tuple[str, str]] = {
     "group_mean": ("evals.metrics.accuracy:GroupMean", "mean score of one group"),
     "mean_of_groups": ("evals.metrics.accuracy:MeanOfGroups", "plain mean of the group means"),
 }
-_HIDDEN = {"dummy"}
+_HIDDEN = {"dummy", "tiny"}
 
 _is_discovered = False
 

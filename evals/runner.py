@@ -371,10 +371,12 @@ class _Runner:
     def _publish(self, is_again: bool = False) -> Run:
         root = self.store.root
         if self.options.report and not (is_again and (root / REPORT).exists()):
+            self._say("write report")
             publish.write_report(root)
         mlflow = self.store.manifest["mlflow"]
         is_tracked = is_again and mlflow is not None and "error" not in mlflow
         if self.config.tracking.enabled and not is_tracked:
+            self._say("track in MLflow")
             record = publish.track(root, self.config.tracking, mlflow)
             self.store.update_manifest(lambda m: m.update(mlflow=record))
         data = load(root)

@@ -5,39 +5,63 @@ Creating one reads JSON and digests only. ``load`` imports torch and builds ``Bl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions
 from evals.digests import folder_digest
-from evals.errors import ModelError, UsageError
+from evals.errors import ModelError, UsageError, suggest
 from evals.models.hub import local_snapshot
 
 # What decides a picture: weights, configurations, tokenizers.
 _DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_TINY_CARD = {"dtype": "float32", "domain": "test", "is_random": True, "batch_size": 8}
 
 
-def create_nano(spec: str, options: ModelOptions) -> Blip3oModelAdapter:
+def create_nano(spec: str, options: ModelOptions) -> Blip3oAdapter:
     """The bundled model. Raises ModelError when its files are not there."""
+    from blip3o.errors import WeightsError
+    from blip3o.presets import preset_folder
+
     if spec:
         raise UsageError(f"model 'nano' takes no argument, got {spec!r}")
-    folder = Path(str(resources.files("blip3o"))) / "weights" / "nano"
-    if not folder.is_dir():
-        raise ModelError(
-            f"the bundled weights {folder} are missing: install blip3o-eval again, or rebuild them with "
-            "`blip3o train nano`"
-        )
-    return Blip3oModelAdapter(folder, "nano", options)
+    try:
+        return Blip3oAdapter(preset_folder("nano"), "nano", options)
+    except WeightsError as error:
+        raise ModelError(str(error)) from error
 
 
-def create_blip3o(spec: str, options: ModelOptions) -> Blip3oModelAdapter:
+def create_tiny(spec: str, options: ModelOptions) -> Blip3oAdapter:
+    """Random weights, for tests: real code, no meaning."""
+    return Blip3oAdapter(None, "tiny", options)
+
+
+def create_4b(spec: str, options: ModelOptions) -> Blip3oAdapter:
+    """The released 4B model."""
+    return _from_hub_preset("blip3o-4b", options)
+
+
+def create_8b(spec: str, options: ModelOptions) -> Blip3oAdapter:
+    """The released 8B model."""
+    return _from_hub_preset("blip3o-8b", options)
+
+
+def _from_hub_preset(name: str, options: ModelOptions) -> Blip3oAdapter:
+    from blip3o.presets import PRESETS
+
+    hub_id = PRESETS[name].hub_id
+    assert hub_id is not None
+    return Blip3oAdapter(local_snapshot(hub_id, options.revision), name, options)
+
+
+def create_blip3o(spec: str, options: ModelOptions) -> Blip3oAdapter:
     """A folder or hub id. Raises UsageError or MissingRequirementError at once."""
     if not spec:
         raise UsageError(
@@ -45,47 +69,71 @@ def create_blip3o(spec: str, options: ModelOptions) -> Blip3oModelAdapter:
         )
     folder = Path(spec).expanduser()
     if folder.is_dir():
-        return Blip3oModelAdapter(folder, folder.resolve().name, options)
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"model folder {spec} has no config.json: it holds no BLIP3-o weights")
+        return Blip3oAdapter(folder, folder.resolve().name, options)
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise UsageError(
             f"model folder {spec} does not exist: give a folder of weights, a hub id, or nano"
         )
-    return Blip3oModelAdapter(local_snapshot(spec, options.revision), spec, options)
+    return Blip3oAdapter(local_snapshot(spec, options.revision), spec, options)
 
 
-class Blip3oModelAdapter:
-    """ImageGenerator and Answerer around ``blip3o.pipeline.Blip3oPipeline``."""
+class Blip3oAdapter:
+    """ImageGenerator and Answerer around ``blip3o.pipeline.Blip3oPipeline``.
 
-    def __init__(self, folder: Path, name: str, options: ModelOptions) -> None:
+    ``folder`` None means the random ``tiny`` preset. Further arguments (``--set model.args.X=...``):
+    ``compat``, "default" or "released".
+    """
+
+    def __init__(self, folder: Path | None, name: str, options: ModelOptions) -> None:
         self.folder, self.name, self.options = folder, name, options
         self._pipeline: Any = None
-        self._card = _read_card(folder)
+        self._card = _TINY_CARD if folder is None else _read_card(folder)
+        self._check_options()
+
+    def _check_options(self) -> None:
+        for key in self.options.extra:
+            if key != "compat":
+                raise UsageError(f"unknown key 'model.args.{key}'.{suggest(key, ['compat'])}")
+        compat = self.options.extra.get("compat")
+        if compat not in (None, "default", "released"):
+            raise UsageError(f"model.args.compat = {compat!r} is not allowed: default or released")
+        for key, wanted in (("height", self.options.height), ("width", self.options.width)):
+            own = self._card.get(key)
+            if wanted is not None and own is not None and wanted != own:
+                raise UsageError(
+                    f"{key} {wanted} is not allowed: model {self.name!r} makes pictures of {own} pixels"
+                )
 
     @cached_property
     def identity(self) -> Identity:
+        """Digests are read here, once. A value of None in the settings is the model's own default."""
         card, options = self._card, self.options
-        settings = {
-            "dtype": card.get("dtype", "float32") if options.dtype == "auto" else options.dtype,
-            **{
-                key: wanted if wanted is not None else card.get(key)
-                for key, wanted in (
-                    ("guidance_scale", options.guidance_scale),
-                    ("num_inference_steps", options.steps),
-                    ("height", options.height),
-                    ("width", options.width),
-                )
-            },
+        wanted = {
+            "guidance_scale": options.guidance_scale,
+            "num_inference_steps": options.steps,
+            "height": options.height,
+            "width": options.width,
+            "compat": options.extra.get("compat"),
         }
+        settings = {key: card.get(key) if v is None else v for key, v in wanted.items()}
+        settings["dtype"] = card["dtype"] if options.dtype == "auto" else options.dtype
         return Identity(
             name=self.name,
             version=str(card.get("version", "1")),
-            digest=folder_digest(self.folder, _DIGESTED),
+            digest=self._digest(),
             domain=str(card.get("domain", "photos")),
             is_test_double=bool(card.get("is_random", False)),
             settings=settings,
             batch_size=int(card.get("batch_size", 8)),
-            info={"revision": options.revision, "compat": card.get("compat", "default")},
+            info={"revision": options.revision},
         )
+
+    def _digest(self) -> str:
+        if self.folder is None:
+            return hashlib.sha256(b"blip3o tiny, random weights from seed 0").hexdigest()
+        return folder_digest(self.folder, _DIGESTED)
 
     @property
     def device(self) -> str:
@@ -109,11 +157,15 @@ class Blip3oModelAdapter:
         from blip3o.errors import Blip3oError
         from blip3o.pipeline import Blip3oPipeline
 
-        dtype = getattr(torch, self.identity.settings["dtype"])
+        dtype, device = getattr(torch, self.identity.settings["dtype"]), self.device
         try:
             with _outside_launcher():
-                self._pipeline = Blip3oPipeline.from_pretrained(self.folder, dtype=dtype)
-            self._pipeline.to(self.device)
+                self._pipeline = Blip3oPipeline.from_pretrained(
+                    self.folder or "tiny",
+                    dtype=dtype,
+                    device=device,
+                    compat=self.options.extra.get("compat"),
+                )
         except Blip3oError as error:
             raise ModelError(f"model {self.name!r} cannot be loaded: {error}") from error
 
@@ -136,22 +188,31 @@ class Blip3oModelAdapter:
         return images
 
     def _call(self, requests: Sequence[GenerationRequest], generators: list[Any]) -> list[Any]:
+        from blip3o.errors import ConfigError
+
         first = requests[0]
-        result = self._pipeline(
-            [r.prompt for r in requests],
-            generator=generators,
-            guidance_scale=first.guidance_scale,
-            num_inference_steps=first.steps,
-            height=first.height,
-            width=first.width,
-        )
+        images = [r.images[0] for r in requests] if first.images else None
+        try:
+            result = self._pipeline(
+                [r.prompt for r in requests],
+                images,
+                generator=generators,
+                guidance_scale=first.guidance_scale,
+                num_inference_steps=first.steps,
+                height=first.height,
+                width=first.width,
+            )
+        except ConfigError as error:  # wrong for every sample alike
+            raise ModelError(f"model {self.name!r}: {error}") from error
         return list(result.images)
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[Any]:
-        return [
-            self._pipeline.ask(r.images, r.prompt, max_new_tokens=r.max_new_tokens)
-            for r in requests
-        ]
+        limits = {r.max_new_tokens for r in requests}
+        return self._pipeline.ask_batch(
+            [list(r.images) for r in requests],
+            [r.prompt for r in requests],
+            max_new_tokens=limits.pop() if len(limits) == 1 else max(m or 0 for m in limits),
+        )
 
 
 def _generator(seed: int) -> Any:
@@ -172,14 +233,17 @@ def _outside_launcher() -> Iterator[None]:
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
-    """``blip3o.json`` of a weights folder: domain, dtype and defaults; {} for folders without one."""
+    """``blip3o.json`` of a weights folder: domain, precision, defaults.
+
+    The released checkpoints have none; they were published in float16.
+    """
     path = folder / "blip3o.json"
     if not path.exists():
-        return {}
+        return {"dtype": "float16"}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error})") from None
     if not isinstance(card, dict):
         raise ModelError(f"{path} must hold a JSON object")
-    return card
+    return {"dtype": "float32", **card}
