@@ -1,4 +1,5 @@
 """Training checkpoints: safetensors for tensors, JSON for the rest, written to a temporary file and renamed."""
+
 from __future__ import annotations
 
 import json
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 TENSORS, METADATA = "state.safetensors", "state.json"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Atomic safetensors write: a reader sees the old file or the whole new one."""
     partial = path.with_suffix(path.suffix + ".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata or {}))
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+        partial,
+        metadata=dict(metadata or {}),
+    )
     os.replace(partial, path)
 
 
@@ -35,8 +42,12 @@ def save_json(path: Path, value: Any) -> None:
 
 
 def save_training_state(
-    folder: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer,
-    ema: ExponentialMovingAverage, state: TrainState, config: Mapping[str, Any],
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    ema: ExponentialMovingAverage,
+    state: TrainState,
+    config: Mapping[str, Any],
 ) -> None:
     """Weights, averages and optimizer moments in one file; step, seconds and configuration travel in its header, so
     that a kill between two writes can never pair the tensors of one step with the counters of another."""
@@ -50,14 +61,21 @@ def save_training_state(
     for index, slot in slots.items():
         for key, value in slot.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    header = {"step": state.step, "seconds": state.seconds, "config": json.loads(json.dumps(config))}
+    header = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "config": json.loads(json.dumps(config)),
+    }
     save_tensors(folder / TENSORS, tensors, {"state": json.dumps(header)})
     save_json(folder / METADATA, header)
 
 
 def load_training_state(
-    folder: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer,
-    ema: ExponentialMovingAverage, config: Mapping[str, Any],
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    ema: ExponentialMovingAverage,
+    config: Mapping[str, Any],
 ) -> TrainState:
     """Strict inverse of :func:`save_training_state`; a checkpoint of another configuration is refused by key."""
     from safetensors import safe_open
@@ -70,15 +88,23 @@ def load_training_state(
             header = json.loads(file.metadata()["state"])
         tensors = load_file(path)
     except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}): remove the folder to train this stage anew") from error
+        raise WeightsError(
+            f"{path} cannot be read ({error}): remove the folder to train this stage anew"
+        ) from error
     now = json.loads(json.dumps(config))
-    differing = sorted(k for k in {*now, *header["config"]} if now.get(k) != header["config"].get(k))
+    differing = sorted(
+        k for k in {*now, *header["config"]} if now.get(k) != header["config"].get(k)
+    )
     if differing:
-        raise ConfigError(f"{folder} was made with other settings ({', '.join(differing)}): "
-                          "use the same ones, or another folder")
+        raise ConfigError(
+            f"{folder} was made with other settings ({', '.join(differing)}): "
+            "use the same ones, or another folder"
+        )
     for name, module in modules.items():
         prefix = f"weights.{name}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
     for key in ema.averages:
         ema.averages[key] = tensors[f"ema.{key}"]
     slots: dict[int, dict[str, Tensor]] = {}
@@ -86,5 +112,7 @@ def load_training_state(
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             slots.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
     return TrainState(step=header["step"], seconds=header["seconds"])

@@ -1,4 +1,5 @@
 """``blip3o train``: recipes by name."""
+
 from __future__ import annotations
 
 import logging
@@ -12,15 +13,39 @@ NANO_STAGES = ("tokenizer", "clip", "decoder", "understanding", "cache", "genera
 
 @click.command()
 @click.argument("recipe", type=click.Choice(RECIPES))
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/train-nano"),
-              show_default=True, help="Folder of the stages; finished ones are kept, an interrupted one resumes.")
-@click.option("--stage", "stages", multiple=True, type=click.Choice(NANO_STAGES),
-              help="Only these stages (repeatable); default all, in order.")
-@click.option("--minutes", "minutes", multiple=True, metavar="STAGE=MINUTES",
-              help="Time budget of a stage, in minutes; the learning rate anneals to its end within it (repeatable).")
-@click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default torch's own choice.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/train-nano"),
+    show_default=True,
+    help="Folder of the stages; finished ones are kept, an interrupted one resumes.",
+)
+@click.option(
+    "--stage",
+    "stages",
+    multiple=True,
+    type=click.Choice(NANO_STAGES),
+    help="Only these stages (repeatable); default all, in order.",
+)
+@click.option(
+    "--minutes",
+    "minutes",
+    multiple=True,
+    metavar="STAGE=MINUTES",
+    help="Time budget of a stage, in minutes; the learning rate anneals to its end within it (repeatable).",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    help="CPU threads; default torch's own choice.",
+)
 def train(
-    recipe: str, output: Path, stages: tuple[str, ...], minutes: tuple[str, ...], threads: int | None
+    recipe: str,
+    output: Path,
+    stages: tuple[str, ...],
+    minutes: tuple[str, ...],
+    threads: int | None,
 ) -> None:
     """Train RECIPE from nothing. `nano`: the bundled model, on the sticker world."""
     import torch
@@ -33,11 +58,15 @@ def train(
     for entry in minutes:
         name, _, value = entry.partition("=")
         if name not in NANO_STAGES:
-            raise click.UsageError(f"--minutes {entry!r}: stage '{name}' is unknown; one of {', '.join(NANO_STAGES)}")
+            raise click.UsageError(
+                f"--minutes {entry!r}: stage '{name}' is unknown; one of {', '.join(NANO_STAGES)}"
+            )
         try:
             budgets[name] = float(value)
         except ValueError:
-            raise click.UsageError(f"--minutes {entry!r}: '{value}' is not a number of minutes") from None
+            raise click.UsageError(
+                f"--minutes {entry!r}: '{value}' is not a number of minutes"
+            ) from None
         if budgets[name] <= 0:
             raise click.UsageError(f"--minutes {entry!r}: must be greater than 0")
     if threads:

@@ -1,4 +1,5 @@
 """Averaged weights: what is shipped and sampled from, kept beside the weights that learn."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 A cache is a folder of safetensors shards named by position; its key covers the scenes, the tower's weights and the
 feature space, so that a stale cache is never read.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -34,13 +35,21 @@ class FeatureBatch:
 
 def cache_key(split: str, world: SceneConfig, weights_digest: str) -> str:
     """What the features of a scene depend on besides its index."""
-    text = json.dumps({"split": split, "world": world.digest, "weights": weights_digest}, sort_keys=True)
+    text = json.dumps(
+        {"split": split, "world": world.digest, "weights": weights_digest}, sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_shard(
-    folder: Path, shard: int, per_shard: int, split: str, world: SceneConfig,
-    features_of: Callable[[Tensor], Tensor], key: str, batch: int = 128,
+    folder: Path,
+    shard: int,
+    per_shard: int,
+    split: str,
+    world: SceneConfig,
+    features_of: Callable[[Tensor], Tensor],
+    key: str,
+    batch: int = 128,
 ) -> Path:
     """Features of scenes [shard * per_shard, (shard + 1) * per_shard) in float16; a finished shard is kept."""
     path = folder / f"{shard:05d}.safetensors"
@@ -67,14 +76,25 @@ class CachedFeatures:
     """Batches over the shards of a cache in a seeded order; the caption form is drawn anew at every visit."""
 
     def __init__(
-        self, folder: Path, key: str, split: str, world: SceneConfig, batch_size: int, seed: int, shards: int
+        self,
+        folder: Path,
+        key: str,
+        split: str,
+        world: SceneConfig,
+        batch_size: int,
+        seed: int,
+        shards: int,
     ) -> None:
         paths = sorted(folder.glob("[0-9]*.safetensors"))[:shards]
         if len(paths) < shards:
-            raise DataError(f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first")
+            raise DataError(
+                f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first"
+            )
         for path in paths:
             if _key_of(path) != key:
-                raise DataError(f"{path} was made by other weights or scenes: remove it and run the cache stage again")
+                raise DataError(
+                    f"{path} was made by other weights or scenes: remove it and run the cache stage again"
+                )
         self.features = torch.cat([load_file(path)["features"] for path in paths])
         self.split, self.world, self.batch_size, self.seed = split, world, batch_size, seed
         self.per_epoch = len(self.features) // batch_size
@@ -92,4 +112,7 @@ class CachedFeatures:
             for i, c in zip(rows, choices, strict=True)
         ]
         return FeatureBatch(
-            [f"{self.split}/{i}" for i in rows], self.features[torch.from_numpy(rows)].float(), captions)
+            [f"{self.split}/{i}" for i in rows],
+            self.features[torch.from_numpy(rows)].float(),
+            captions,
+        )

@@ -1,4 +1,5 @@
 """``nano``'s target: the tower of the joint stage, its learned projection, and the statistics of both."""
+
 from __future__ import annotations
 
 import torch
@@ -48,7 +49,9 @@ def fold_into_decoder(conv: nn.Conv2d, first: int, inner: FeatureSpace) -> None:
     that ``inner`` makes of them. The same output as before but at the picture's border, where the padding's zeros now
     stand for the mean."""
     weight = conv.weight[:, first:].clone()  # (out, C, 3, 3)
-    to_channels = torch.linalg.inv(inner.projection) * inner.scale  # channels = to_channels @ latents + shift
+    to_channels = (
+        torch.linalg.inv(inner.projection) * inner.scale
+    )  # channels = to_channels @ latents + shift
     shift = torch.linalg.inv(inner.projection) @ inner.offset + inner.center
     conv.weight[:, first:] = torch.einsum("ocij,cf->ofij", weight, to_channels)
     conv.bias += torch.einsum("ocij,c->o", weight, shift)

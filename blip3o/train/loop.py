@@ -1,9 +1,11 @@
 """One training loop for every stage: batch -> loss -> backward -> clip -> step -> EMA -> log -> save.
 
-A stage supplies what is learned and how a loss is made (:class:`TrainStage`); this file supplies the rest. Every random
-draw of step ``s`` comes from a generator seeded with (run seed, ``s``), and the batch of step ``s`` is a pure function of
-``s``; a resumed run therefore continues exactly where the interrupted one would have been, without storing RNG states.
+A stage supplies what is learned and how a loss is made (:class:`TrainStage`); this file supplies the
+rest. Every random draw of step ``s`` comes from a generator seeded with (run seed, ``s``), and the batch of
+step ``s`` is a pure function of ``s``; a resumed run therefore continues exactly where the interrupted one
+would have been, without storing RNG states.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -120,7 +122,11 @@ def fast_cpu_attention() -> Iterator[None]:
 
 
 def train_step(
-    stage: TrainStage, batch: Any, optimizer: torch.optim.Optimizer, config: LoopConfig, state: TrainState
+    stage: TrainStage,
+    batch: Any,
+    optimizer: torch.optim.Optimizer,
+    config: LoopConfig,
+    state: TrainState,
 ) -> dict[str, float]:
     """One optimizer step. Returns the numbers to log. Raises TrainingDiverged when the loss is not finite."""
     rate = learning_rate(config, state)
@@ -131,7 +137,9 @@ def train_step(
         loss, numbers = stage.loss(batch, step_generator(config.seed, state.step))
     if not torch.isfinite(loss):
         ids = getattr(batch, "ids", "unknown")
-        raise TrainingDiverged(f"stage '{stage.name}': loss {loss.item()} at step {state.step}, samples {ids}")
+        raise TrainingDiverged(
+            f"stage '{stage.name}': loss {loss.item()} at step {state.step}, samples {ids}"
+        )
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
@@ -142,14 +150,18 @@ def train_step(
 
 def make_optimizer(stage: TrainStage, config: LoopConfig) -> torch.optim.AdamW:
     """AdamW over what learns; vectors and scalars (norms, biases, gates) are not decayed."""
-    learning = [p for module in stage.modules.values() for p in module.parameters() if p.requires_grad]
+    learning = [
+        p for module in stage.modules.values() for p in module.parameters() if p.requires_grad
+    ]
     if not learning:
         raise ConfigError(f"stage '{stage.name}' has nothing to learn: every parameter is frozen")
     groups = [
         {"params": [p for p in learning if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True
+    )
 
 
 def fit(stage: TrainStage, config: LoopConfig, folder: Path) -> dict[str, nn.Module]:
@@ -172,8 +184,17 @@ def fit(stage: TrainStage, config: LoopConfig, folder: Path) -> dict[str, nn.Mod
     window, last_save, last = 0, time.monotonic(), time.monotonic()
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log, fast_cpu_attention():
         if state.step == 0:
-            _write(log, {"stage": stage.name, "date": time.strftime("%Y-%m-%d"), "config": asdict(config),
-                         "threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__})
+            _write(
+                log,
+                {
+                    "stage": stage.name,
+                    "date": time.strftime("%Y-%m-%d"),
+                    "config": asdict(config),
+                    "threads": torch.get_num_threads(),
+                    "machine": platform.machine(),
+                    "torch": torch.__version__,
+                },
+            )
         while not is_finished(config, state):
             numbers = train_step(stage, stage.batch(state.step), optimizer, config, state)
             ema.update(state.step)
@@ -186,14 +207,28 @@ def fit(stage: TrainStage, config: LoopConfig, folder: Path) -> dict[str, nn.Mod
             if state.step % config.log_every == 0:
                 means = {key: round(value / window, 6) for key, value in running.items()}
                 _write(log, {"step": state.step, "seconds": round(state.seconds, 1), **means})
-                logger.info("%s step %d/%d %.0f s %s", stage.name, state.step, config.steps, state.seconds,
-                            " ".join(f"{k} {v:.4g}" for k, v in means.items()))
+                logger.info(
+                    "%s step %d/%d %.0f s %s",
+                    stage.name,
+                    state.step,
+                    config.steps,
+                    state.seconds,
+                    " ".join(f"{k} {v:.4g}" for k, v in means.items()),
+                )
                 running, window = {}, 0
             if now - last_save > config.save_every_s:
                 save_training_state(folder, stage.modules, optimizer, ema, state, asdict(config))
                 last_save = now
         save_training_state(folder, stage.modules, optimizer, ema, state, asdict(config))
-        _write(log, {"stage": stage.name, "finished": True, "step": state.step, "seconds": round(state.seconds, 1)})
+        _write(
+            log,
+            {
+                "stage": stage.name,
+                "finished": True,
+                "step": state.step,
+                "seconds": round(state.seconds, 1),
+            },
+        )
     ema.copy_to(stage.modules)
     for module in stage.modules.values():
         module.eval()

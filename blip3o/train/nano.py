@@ -4,35 +4,42 @@ Stages in order, each resumable in its own folder and skipped when finished:
 ``tokenizer`` -> ``clip`` -> ``decoder``; ``understanding``; ``cache`` -> ``generation``; ``export``.
 The backbone is trained on understanding first and frozen for generation: the paper's sequential training.
 """
+
 from __future__ import annotations
 
 import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from blip3o.config import Blip3oConfig
+from blip3o.pipeline import Blip3oPipeline, PipelineCard, Understanding, write_digests
 from blip3o.stickers import SceneConfig, make_scene
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.questions import questions
-from blip3o.storage import load_strict, read_tensors
+from blip3o.storage import load_strict, read_tensors, save_module
 from blip3o.train.checkpoint import save_tensors
 from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
 from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
 from blip3o.train.loop import LoopConfig, fit
 from blip3o.train.stages import ClipStage, DecoderStage, GenerationStage, UnderstandingStage, freeze
 from blip3o.train.tokenizer import EOS, IMAGE_END, IMAGE_START, PAD, QUERY, train_tokenizer
-from blip3o.train.world_data import DESCRIBE, IMAGINE, Conversations, Scenes, generation_prompt, question_text
+from blip3o.train.world_data import DESCRIBE, IMAGINE, PROMPTS, Conversations, Scenes, question_text
 from blip3o.unified import Blip3oModel
 from blip3o.vision.encoders import OpenClipEncoder
 from blip3o.vision.feature_space import FeatureSpace
+from blip3o.vision.preprocess import qwen_patches
 
 logger = logging.getLogger(__name__)
 
@@ -46,39 +53,73 @@ CLIP_VOCAB_SIZE = 512
 FEATURE_CHANNELS = 32
 CACHE_SHARD = 10_240
 DIT_CONFIG: dict[str, Any] = {
-    "input_size": 8, "patch_size": 2, "in_channels": FEATURE_CHANNELS, "dim": 256, "num_layers": 6, "num_heads": 4,
-    "ffn_dim": 384, "condition_dim": 256,
+    "input_size": 8,
+    "patch_size": 2,
+    "in_channels": FEATURE_CHANNELS,
+    "dim": 256,
+    "num_layers": 6,
+    "num_heads": 4,
+    "ffn_dim": 384,
+    "condition_dim": 256,
 }
 FLOW_CONFIG: dict[str, Any] = {
-    "sigma_rule": "logit_normal", "condition_dropout": 0.1, "num_inference_steps": 20, "guidance_scale": 2.5,
+    "sigma_rule": "logit_normal",
+    "logit_mean": 0.4,
+    "condition_dropout": 0.1,
+    "num_inference_steps": 20,
+    "guidance_scale": 2.5,
 }
 DECODER_CONFIG: dict[str, Any] = {
-    "image_size": 64, "feature_channels": FEATURE_CHANNELS, "feature_size": 8, "unshuffle": 2,
-    "block_out_channels": (64, 96, 128), "layers_per_block": 1, "norm_groups": 32,
+    "image_size": 64,
+    "feature_channels": FEATURE_CHANNELS,
+    "feature_size": 8,
+    "unshuffle": 2,
+    "block_out_channels": (64, 96, 128),
+    "layers_per_block": 1,
+    "norm_groups": 32,
 }
 
 FOLDED_CHANNELS = 3 * DECODER_CONFIG["unshuffle"] ** 2
+
 
 @dataclass(frozen=True)
 class NanoRecipe:
     """Hyperparameters of the shipped run; ``minutes`` are of one CPU core."""
 
     world: str = "easy"
-    clip: LoopConfig = field(default_factory=lambda: LoopConfig(
-        steps=4000, lr=1e-3, warmup_steps=100, weight_decay=0.05, betas=(0.9, 0.98), ema_decay=0.995, seed=1))
+    clip: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=4000,
+            lr=1e-3,
+            warmup_steps=100,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+            ema_decay=0.995,
+            seed=1,
+        )
+    )
     clip_batch: int = 64
     clip_decoder_pictures: int = 32
     clip_decoder_weight: float = 10.0
-    decoder: LoopConfig = field(default_factory=lambda: LoopConfig(
-        steps=20000, lr=1e-3, warmup_steps=50, ema_decay=0.998, seed=2))
+    decoder: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=20000, lr=1e-3, warmup_steps=50, ema_decay=0.998, seed=2
+        )
+    )
     decoder_batch: int = 32
     feature_noise: float = 0.25
-    understanding: LoopConfig = field(default_factory=lambda: LoopConfig(
-        steps=6000, lr=1.5e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=3))
+    understanding: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=6000, lr=1.5e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=3
+        )
+    )
     understanding_batch: int = 32
     understanding_text_batch: int = 32
-    generation: LoopConfig = field(default_factory=lambda: LoopConfig(
-        steps=30000, lr=1e-3, warmup_steps=200, ema_decay=0.9995, seed=4))
+    generation: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=30000, lr=1e-3, warmup_steps=200, ema_decay=0.9995, seed=4
+        )
+    )
     generation_batch: int = 48
     generation_draws: int = 3
     cache_shards: int = 12
@@ -87,44 +128,65 @@ class NanoRecipe:
 
 def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL in small: 64 px pictures are 8x8 patches, merged 2x2 to 16 tokens."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in
-           ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", PAD, EOS)}
+    ids = {
+        token: tokenizer.convert_tokens_to_ids(token)
+        for token in (
+            "<|image_pad|>",
+            "<|video_pad|>",
+            "<|vision_start|>",
+            "<|vision_end|>",
+            PAD,
+            EOS,
+        )
+    }
     return Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
-            "bos_token_id": None, "eos_token_id": ids[EOS], "pad_token_id": ids[PAD], "tie_word_embeddings": True,
+            "vocab_size": len(tokenizer),
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "mrope_section": [8, 12, 12],
+            },
+            "bos_token_id": None,
+            "eos_token_id": ids[EOS],
+            "pad_token_id": ids[PAD],
+            "tie_word_embeddings": True,
         },
         vision_config={
-            "depth": 3, "hidden_size": 160, "intermediate_size": 384, "num_heads": 4, "patch_size": 8,
-            "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 64, "out_hidden_size": 256,
+            "depth": 3,
+            "hidden_size": 160,
+            "intermediate_size": 384,
+            "num_heads": 4,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 64,
+            "out_hidden_size": 256,
             "fullatt_block_indexes": [0, 1, 2],
         },
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-
-
-def qwen_patches(pixels: Tensor, patch: int, merge: int, temporal: int) -> tuple[Tensor, Tensor]:
-    """(B, 3, H, W) -> Qwen's patch rows (B*h*w, 3*temporal*patch*patch) and grids (B, 3) of (1, h, w).
-
-    The order inside a picture is that of Qwen2VLImageProcessor: merge blocks row by row, patches inside a block.
-    """
-    b, c, height, width = pixels.shape
-    h, w = height // patch, width // patch
-    x = pixels[:, None].expand(b, temporal, c, height, width)
-    x = x.reshape(b, temporal, c, h // merge, merge, patch, w // merge, merge, patch)
-    x = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    rows = x.reshape(b * h * w, c * temporal * patch * patch)
-    return rows, torch.tensor([[1, h, w]]).repeat(b, 1)
 
 
 class NanoTrainer:
     """Runs the stages in ``folder``; ``minutes`` replaces a stage's time budget by name."""
 
-    def __init__(self, folder: Path, recipe: NanoRecipe | None = None, minutes: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: NanoRecipe | None = None,
+        minutes: dict[str, float] | None = None,
+    ) -> None:
         self.folder, self.recipe = folder, recipe or NanoRecipe()
         self.minutes = minutes or {}
         self.world = SceneConfig.level(self.recipe.world)
@@ -140,9 +202,16 @@ class NanoTrainer:
                 world = SceneConfig.level(level)
                 for index in range(6000):
                     scene = make_scene("train", index, world)
-                    texts += [prompt(scene), short_caption(scene), long_caption(scene), DESCRIBE, IMAGINE,
-                              "You are a helpful assistant.", "system user assistant",
-                              generation_prompt(prompt(scene))]
+                    texts += [
+                        prompt(scene),
+                        short_caption(scene),
+                        long_caption(scene),
+                        DESCRIBE,
+                        IMAGINE,
+                        "You are a helpful assistant.",
+                        "system user assistant",
+                        PROMPTS.generation(prompt(scene)),
+                    ]
                     for asked in questions(scene, index):
                         texts += [question_text(asked), asked.answer]
             train_tokenizer(texts, VOCAB_SIZE).save_pretrained(path)
@@ -166,7 +235,11 @@ class NanoTrainer:
         decoder = FlowPixelDecoder(FlowPixelDecoderConfig(**DECODER_CONFIG))
         width = CLIP_CONFIG["vision_cfg"]["width"]
         # channels_last: convolutions on a CPU are several times slower without it
-        return CLIP(**CLIP_CONFIG), nn.Linear(width, FEATURE_CHANNELS), decoder.to(memory_format=torch.channels_last)
+        return (
+            CLIP(**CLIP_CONFIG),
+            nn.Linear(width, FEATURE_CHANNELS),
+            decoder.to(memory_format=torch.channels_last),
+        )
 
     def clip(self) -> dict[str, nn.Module]:
         clip, projection, decoder = self.clip_parts()
@@ -174,8 +247,14 @@ class NanoTrainer:
         if self._load("clip", modules):
             return modules
         stage = ClipStage(
-            clip, projection, decoder, self.clip_tokenizer(), Scenes("train", self.world, self.recipe.clip_batch),
-            self.recipe.clip_decoder_weight, self.recipe.clip_decoder_pictures)
+            clip,
+            projection,
+            decoder,
+            self.clip_tokenizer(),
+            Scenes("train", self.world, self.recipe.clip_batch),
+            self.recipe.clip_decoder_weight,
+            self.recipe.clip_decoder_pictures,
+        )
         return self._finish("clip", fit(stage, self._loop("clip"), self.folder / "clip"))
 
     def target(self) -> TargetFeatures:
@@ -200,7 +279,9 @@ class NanoTrainer:
         self._load("target-decoder", {"decoder": decoder})
         batches = Scenes("train", self.world, self.recipe.decoder_batch, first=1_000_000)
         stage = DecoderStage(decoder, target, batches, self.recipe.feature_noise)
-        return self._finish("decoder", fit(stage, self._loop("decoder"), self.folder / "decoder"))["decoder"]
+        return self._finish("decoder", fit(stage, self._loop("decoder"), self.folder / "decoder"))[
+            "decoder"
+        ]
 
     # -- understanding -----------------------------------------------------------------------------------------------
     def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
@@ -212,13 +293,24 @@ class NanoTrainer:
             return backbone
         vision = config.vision_config
         batches = Conversations(
-            "train", self.world, tokenizer, self.recipe.understanding_batch, n_image_tokens=16,
-            text_batch_size=self.recipe.understanding_text_batch)
+            "train",
+            self.world,
+            tokenizer,
+            self.recipe.understanding_batch,
+            n_image_tokens=16,
+            text_batch_size=self.recipe.understanding_text_batch,
+        )
         stage = UnderstandingStage(
-            backbone, batches, text_weight=1.0,
+            backbone,
+            batches,
+            text_weight=1.0,
             patches_of=lambda p: qwen_patches(
-                p, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size))
-        self._finish("understanding", fit(stage, self._loop("understanding"), self.folder / "understanding"))
+                p, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+            ),
+        )
+        self._finish(
+            "understanding", fit(stage, self._loop("understanding"), self.folder / "understanding")
+        )
         return backbone
 
     # -- generation --------------------------------------------------------------------------------------------------
@@ -238,10 +330,15 @@ class NanoTrainer:
         tokenizer = self.tokenizer()
         config = Blip3oConfig(
             backbone_config={"model_type": "qwen2_5_vl", **backbone_config(tokenizer).to_dict()},
-            num_queries=16, dit_config=DIT_CONFIG, flow_config=FLOW_CONFIG,
-            token_config={"image_start": tokenizer.convert_tokens_to_ids(IMAGE_START),
-                          "image_end": tokenizer.convert_tokens_to_ids(IMAGE_END),
-                          "query": tokenizer.convert_tokens_to_ids(QUERY)})
+            num_queries=16,
+            dit_config=DIT_CONFIG,
+            flow_config=FLOW_CONFIG,
+            token_config={
+                "image_start": tokenizer.convert_tokens_to_ids(IMAGE_START),
+                "image_end": tokenizer.convert_tokens_to_ids(IMAGE_END),
+                "query": tokenizer.convert_tokens_to_ids(QUERY),
+            },
+        )
         torch.manual_seed(self.recipe.generation.seed)
         model = Blip3oModel(config)
         model.backbone.vlm.load_state_dict(self.understanding().state_dict())
@@ -254,11 +351,17 @@ class NanoTrainer:
             return model
         tokenizer = self.tokenizer()
         batches = CachedFeatures(
-            self.folder / "cache", self._cache_key(), "train", self.world, self.recipe.generation_batch,
-            self.recipe.generation.seed, self.recipe.cache_shards)
+            self.folder / "cache",
+            self._cache_key(),
+            "train",
+            self.world,
+            self.recipe.generation_batch,
+            self.recipe.generation.seed,
+            self.recipe.cache_shards,
+        )
 
         def condition_of(batch: FeatureBatch) -> Tensor:
-            texts = [generation_prompt(caption) for caption in batch.captions]
+            texts = [PROMPTS.generation(caption) for caption in batch.captions]
             ids = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
             return model.encode_condition(ids["input_ids"], ids["attention_mask"])
 
@@ -270,6 +373,44 @@ class NanoTrainer:
         self._finish("generation", fit(stage, self._loop("generation"), self.folder / "generation"))
         return model
 
+    # -- export ------------------------------------------------------------------------------------------------------
+    def pipeline(self) -> Blip3oPipeline:
+        """The trained parts as the pipeline that users load."""
+        half = (0.5, 0.5, 0.5)  # pictures in [-1, 1], as everywhere in this recipe
+        card = PipelineCard(
+            domain="stickers",
+            batch_size=32,
+            prompts=PROMPTS.to_dict(),
+            understanding=asdict(Understanding(size_px=self.world.size_px, mean=half, std=half)),
+        )
+        return Blip3oPipeline(self.generation(), self.tokenizer(), self.decoder(), card)
+
+    def export(self, folder: Path | None = None) -> None:
+        """Half-precision weights and the training log, by default to ``export`` beside the stages."""
+        folder = folder or self.folder / "export"
+        self.pipeline().save_pretrained(folder, torch.float16)
+        self._export_target(folder / "target_encoder")
+        lines = [
+            line
+            for stage in ("clip", "decoder", "understanding", "generation")
+            for line in (self.folder / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
+        (folder / "training.log").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_digests(folder)
+
+    def _export_target(self, folder: Path) -> None:
+        """The tower up to the layer that is used, and the feature space."""
+        target = self.target()
+        layers = CLIP_CONFIG["vision_cfg"]["layers"] - 1
+        config = {**CLIP_CONFIG, "vision_cfg": {**CLIP_CONFIG["vision_cfg"], "layers": layers}}
+        encoder = OpenClipEncoder.from_config(config, layer=-1)
+        own = target.encoder.state_dict()
+        encoder.load_state_dict({key: own[key] for key in encoder.state_dict()})
+        save_module(
+            folder, encoder, {"kind": "open_clip", "model": config, "layer": -1}, torch.float16
+        )
+        target.space.save_pretrained(folder / "feature_space")
+
     # -- shared ------------------------------------------------------------------------------------------------------
     def run(self, stages: Sequence[str]) -> None:
         """The named stages, one after another."""
@@ -277,14 +418,14 @@ class NanoTrainer:
             getattr(self, stage.replace("-", "_"))()
 
     def _loop(self, name: str) -> LoopConfig:
-        from dataclasses import replace
-
         config: LoopConfig = getattr(self.recipe, name)
         return replace(config, max_minutes=self.minutes.get(name, config.max_minutes))
 
     def _finish(self, name: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
         """Averaged weights of a finished stage; their presence means that the stage is done."""
-        tensors = {f"{k}.{key}": v.clone() for k, m in modules.items() for key, v in m.state_dict().items()}
+        tensors = {
+            f"{k}.{key}": v.clone() for k, m in modules.items() for key, v in m.state_dict().items()
+        }
         save_tensors(self.folder / f"{name}.safetensors", tensors)
         return modules
 
@@ -294,7 +435,9 @@ class NanoTrainer:
             return False
         tensors = read_tensors(path)
         for key, module in modules.items():
-            own = {k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")}
+            own = {
+                k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")
+            }
             load_strict(module, own, path)
             module.eval()
         logger.info("stage %s: finished earlier, loaded %s", name, path)

@@ -7,10 +7,11 @@
 | understanding | vision-language backbone | - | next token on answers and descriptions |
 | generation | latent queries, DiT | backbone, target tower | flow matching on features (sequential training) |
 
-``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an object's shape
-in 64 tokens; with the reconstruction term the target is no longer a pure CLIP feature, and every comparison of targets
-has to say so.
+``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an
+object's shape in 64 tokens; with the reconstruction term the target is no longer a pure CLIP feature, and
+every comparison of targets has to say so.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -43,20 +44,33 @@ class ClipStage:
     name = "clip"
 
     def __init__(
-        self, clip: nn.Module, projection: nn.Linear, decoder: FlowPixelDecoder, tokenizer: PreTrainedTokenizerBase,
-        batches: Callable[[int], PictureBatch], decoder_weight: float, decoder_pictures: int,
+        self,
+        clip: nn.Module,
+        projection: nn.Linear,
+        decoder: FlowPixelDecoder,
+        tokenizer: PreTrainedTokenizerBase,
+        batches: Callable[[int], PictureBatch],
+        decoder_weight: float,
+        decoder_pictures: int,
     ) -> None:
-        self.modules: Mapping[str, nn.Module] = {"clip": clip, "projection": projection, "decoder": decoder}
+        self.modules: Mapping[str, nn.Module] = {
+            "clip": clip,
+            "projection": projection,
+            "decoder": decoder,
+        }
         self.clip, self.projection, self.decoder = clip, projection, decoder
         self.tokenizer, self.batch = tokenizer, batches
         self.decoder_weight, self.decoder_pictures = decoder_weight, decoder_pictures
 
-    def loss(self, batch: PictureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, batch: PictureBatch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         text = clip_text_ids(self.tokenizer, batch.captions, self.clip.context_length)
         image_features, tokens = clip_features(self.clip.visual, batch.pixels)
         text_features = self.clip.encode_text(text)
         logits = self.clip.logit_scale.exp().clamp(max=100) * (
-            F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).T
+            F.normalize(image_features.float(), dim=-1)
+            @ F.normalize(text_features.float(), dim=-1).T
         )
         # Two scenes with the same caption are both right; sharing the target keeps them from being pushed apart.
         same = (text[:, None] == text[None]).all(-1).float()
@@ -66,15 +80,23 @@ class ClipStage:
         features = project_tokens(tokens[:n], self.projection)
         drawing = self.decoder.loss(batch.pixels[:n], features, generator=generator)
         correct = (logits.argmax(1) == torch.arange(len(logits))).float().mean()
-        numbers = {"contrastive": contrastive.item(), "decoder": drawing.item(), "retrieval": correct.item()}
+        numbers = {
+            "contrastive": contrastive.item(),
+            "decoder": drawing.item(),
+            "retrieval": correct.item(),
+        }
         return contrastive + self.decoder_weight * drawing, numbers
 
 
-def clip_text_ids(tokenizer: PreTrainedTokenizerBase, captions: list[str], context_length: int) -> Tensor:
+def clip_text_ids(
+    tokenizer: PreTrainedTokenizerBase, captions: list[str], context_length: int
+) -> Tensor:
     """Caption ids (B, context_length) ended by eos. open_clip pools text at the highest id, so ids are shifted such
     that eos is the highest: eos -> vocab size, pad -> 0."""
     ids = torch.zeros(len(captions), context_length, dtype=torch.long)
-    for row, caption in zip(ids, tokenizer(captions, add_special_tokens=False)["input_ids"], strict=True):
+    for row, caption in zip(
+        ids, tokenizer(captions, add_special_tokens=False)["input_ids"], strict=True
+    ):
         kept = caption[: context_length - 1]
         row[: len(kept)] = torch.tensor(kept)
         row[len(kept)] = len(tokenizer)
@@ -100,13 +122,23 @@ class DecoderStage:
     name = "decoder"
 
     def __init__(
-        self, decoder: FlowPixelDecoder, features_of: Callable[[Tensor], Tensor],
-        batches: Callable[[int], PictureBatch], feature_noise: float,
+        self,
+        decoder: FlowPixelDecoder,
+        features_of: Callable[[Tensor], Tensor],
+        batches: Callable[[int], PictureBatch],
+        feature_noise: float,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"decoder": decoder}
-        self.decoder, self.features_of, self.batch, self.feature_noise = decoder, features_of, batches, feature_noise
+        self.decoder, self.features_of, self.batch, self.feature_noise = (
+            decoder,
+            features_of,
+            batches,
+            feature_noise,
+        )
 
-    def loss(self, batch: PictureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, batch: PictureBatch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             features = self.features_of(batch.pixels)
         strength = self.feature_noise * torch.rand(len(features), 1, 1, 1, generator=generator)
@@ -120,11 +152,19 @@ class UnderstandingStage:
     name = "understanding"
 
     def __init__(
-        self, backbone: nn.Module, batches: Callable[[int], tuple[TextBatch, TextBatch]],
-        patches_of: Callable[[Tensor], tuple[Tensor, Tensor]], text_weight: float,
+        self,
+        backbone: nn.Module,
+        batches: Callable[[int], tuple[TextBatch, TextBatch]],
+        patches_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+        text_weight: float,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"backbone": backbone}
-        self.backbone, self.batch, self.patches_of, self.text_weight = backbone, batches, patches_of, text_weight
+        self.backbone, self.batch, self.patches_of, self.text_weight = (
+            backbone,
+            batches,
+            patches_of,
+            text_weight,
+        )
 
     def loss(
         self, batch: tuple[TextBatch, TextBatch], generator: torch.Generator
@@ -132,14 +172,23 @@ class UnderstandingStage:
         seen, told = batch
         image_loss, accuracy = self._next_token(seen)
         text_loss, _ = self._next_token(told)
-        numbers = {"image_text": image_loss.item(), "text": text_loss.item(), "token_accuracy": accuracy}
+        numbers = {
+            "image_text": image_loss.item(),
+            "text": text_loss.item(),
+            "token_accuracy": accuracy,
+        }
         return image_loss + self.text_weight * text_loss, numbers
 
     def _next_token(self, batch: TextBatch) -> tuple[Tensor, float]:
-        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        inputs: dict[str, Any] = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+        }
         if batch.pixels is not None:
             inputs["pixel_values"], inputs["image_grid_thw"] = self.patches_of(batch.pixels)
-            inputs["mm_token_type_ids"] = (batch.input_ids == self.backbone.config.image_token_id).int()
+            inputs["mm_token_type_ids"] = (
+                batch.input_ids == self.backbone.config.image_token_id
+            ).int()
         hidden = self.backbone.model(**inputs).last_hidden_state[:, :-1]
         wanted = batch.labels[:, 1:]
         logits = self.backbone.lm_head(hidden[wanted != -100]).float()
@@ -156,13 +205,18 @@ class GenerationStage:
     name = "generation"
 
     def __init__(
-        self, model: Blip3oModel, batches: Callable[[int], FeatureBatch],
-        condition_of: Callable[[FeatureBatch], Tensor], draws: int = 1,
+        self,
+        model: Blip3oModel,
+        batches: Callable[[int], FeatureBatch],
+        condition_of: Callable[[FeatureBatch], Tensor],
+        draws: int = 1,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"model": model}
         self.model, self.batch, self.condition_of, self.draws = model, batches, condition_of, draws
 
-    def loss(self, batch: FeatureBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, batch: FeatureBatch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         condition = self.condition_of(batch).repeat(self.draws, 1, 1)
         clean = batch.features.repeat(self.draws, 1, 1, 1)
         output = self.model(target=clean, condition=condition, generator=generator)

@@ -1,4 +1,5 @@
 """Sticker scenes as training batches: pictures, captions and conversations, every batch a function of its step."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from blip3o.prompts import Prompts
 from blip3o.stickers import Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.questions import Question, questions
@@ -76,7 +78,9 @@ def chat_pieces(turns: Sequence[tuple[str, str]], n_image_tokens: int) -> list[t
         picture = ""
         if number == 0 and n_image_tokens:
             picture = "<|vision_start|>" + "<|image_pad|>" * n_image_tokens + "<|vision_end|>"
-        pieces.append((f"<|im_start|>user\n{picture}{user}<|im_end|>\n<|im_start|>assistant\n", False))
+        pieces.append(
+            (f"<|im_start|>user\n{picture}{user}<|im_end|>\n<|im_start|>assistant\n", False)
+        )
         pieces.append((f"{assistant}<|im_end|>", True))
         pieces.append(("\n", False))
     return pieces
@@ -105,12 +109,8 @@ def tokenize_chats(
     return input_ids, mask, labels
 
 
-def generation_prompt(caption: str) -> str:
-    """The text-to-image chat up to where the image start token follows."""
-    return (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-        f"Please generate image based on the following caption: {caption}<|im_end|>\n<|im_start|>assistant\n"
-    )
+# nano is asked as it is trained: the image start token follows an open assistant turn.
+PROMPTS = Prompts(is_closed=False)
 
 
 DESCRIBE = "Describe the image."
@@ -119,20 +119,31 @@ IMAGINE = "Describe an image of the following caption: "
 
 def question_text(question: Question) -> str:
     """The question as it is put to a model; lettered choices on lines of their own."""
-    options = [f"{letter}. {choice}" for letter, choice in zip("ABCD", question.choices, strict=False)]
+    options = [
+        f"{letter}. {choice}" for letter, choice in zip("ABCD", question.choices, strict=False)
+    ]
     return "\n".join([question.question, *options])
 
 
 class Conversations:
     """Understanding data: a picture with its description or with questions, and text alone.
 
-    A description never stands in front of questions, where it would answer them without a look at the picture. The text-only chats ask for the dense caption of a short prompt, so that the language side learns which
-    colour and which place belong to which object, the knowledge that image generation draws on later.
+    A description never stands in front of questions, where it would answer them without a look at the
+    picture. The text-only chats ask for the dense caption of a short prompt, so that the language side
+    learns which colour and which place belong to which object, the knowledge that image generation draws
+    on later.
     """
 
     def __init__(
-        self, split: str, config: SceneConfig, tokenizer: PreTrainedTokenizerBase, batch_size: int,
-        n_image_tokens: int, text_batch_size: int, first: int = 0, max_questions: int = 4,
+        self,
+        split: str,
+        config: SceneConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        n_image_tokens: int,
+        text_batch_size: int,
+        first: int = 0,
+        max_questions: int = 4,
         description_share: float = 0.35,
     ) -> None:
         self.split, self.config, self.tokenizer = split, config, tokenizer
@@ -155,10 +166,16 @@ class Conversations:
                 order = rng.permutation(len(asked))[: self.max_questions]
                 turns = [(question_text(asked[k]), asked[k].answer) for k in order]
             chats.append(chat_pieces(turns, self.n_image_tokens))
-        text_chats = [chat_pieces([(IMAGINE + caption_of(s, float(rng.random()) * 0.75), long_caption(s))], 0) for s in told]
+        wordings = [caption_of(scene, float(rng.random()) * 0.75) for scene in told]
+        text_chats = [
+            chat_pieces([(IMAGINE + wording, long_caption(scene))], 0)
+            for wording, scene in zip(wordings, told, strict=True)
+        ]
         pictures = to_pixels([render(scene).image for scene in seen])
         ids = [f"{self.split}/{start + i}" for i in range(total)]
         return (
-            TextBatch(ids[: self.batch_size], *tokenize_chats(self.tokenizer, chats), pixels=pictures),
+            TextBatch(
+                ids[: self.batch_size], *tokenize_chats(self.tokenizer, chats), pixels=pictures
+            ),
             TextBatch(ids[self.batch_size :], *tokenize_chats(self.tokenizer, text_chats)),
         )

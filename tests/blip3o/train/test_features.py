@@ -1,4 +1,5 @@
 """The feature space of a learned projection, and the decoder rewritten for it."""
+
 from __future__ import annotations
 
 import pytest
@@ -13,7 +14,16 @@ from blip3o.vision.encoders import OpenClipEncoder
 @pytest.fixture(scope="module")
 def parts():
     torch.manual_seed(0)
-    config = {"embed_dim": 16, "vision_cfg": {"image_size": 16, "patch_size": 4, "width": 32, "layers": 2, "head_width": 16}}
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 16,
+            "patch_size": 4,
+            "width": 32,
+            "layers": 2,
+            "head_width": 16,
+        },
+    }
     encoder, projection = OpenClipEncoder.from_config(config).eval(), nn.Linear(32, 6)
     pixels = torch.randn(64, 3, 16, 16)
     return encoder, projection, pixels, *learned_space(encoder, projection, pixels)

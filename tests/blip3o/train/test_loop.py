@@ -1,4 +1,5 @@
 """The loop on a model small enough to repeat bit for bit."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -9,9 +10,18 @@ import torch
 from torch import nn
 
 from blip3o.errors import ConfigError, WeightsError
-from blip3o.train.loop import LoopConfig, TrainingDiverged, TrainState, fit, is_finished, learning_rate
+from blip3o.train.loop import (
+    LoopConfig,
+    TrainingDiverged,
+    TrainState,
+    fit,
+    is_finished,
+    learning_rate,
+)
 
-CONFIG = LoopConfig(steps=4, lr=1e-2, warmup_steps=2, weight_decay=0.1, bf16=False, log_every=1, save_every_s=1e9)
+CONFIG = LoopConfig(
+    steps=4, lr=1e-2, warmup_steps=2, weight_decay=0.1, bf16=False, log_every=1, save_every_s=1e9
+)
 
 
 class Regression:
@@ -52,7 +62,9 @@ def test_two_steps_saved_and_resumed_equal_four_in_one_go(tmp_path, monkeypatch)
     interrupted.loss = stop_at_two
     with pytest.raises(KeyboardInterrupt):
         fit(interrupted, dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "parts")
-    resumed = weights(fit(Regression(), dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "parts"))
+    resumed = weights(
+        fit(Regression(), dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "parts")
+    )
     assert torch.equal(whole, resumed)
 
 
