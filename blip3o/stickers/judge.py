@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from blip3o.errors import DataError, WeightsError
@@ -42,6 +42,9 @@ from blip3o.stickers.judge_files import (
 )
 from blip3o.stickers.pixel_color import ramp_distances
 
+MASK_SHIFT = 0.5
+"""torchvision samples the target masks of training at pixel indices, not centres (`roi_align` with `aligned=False`), so
+predicted masks lie half a pixel up and left of where they belong."""
 CHUNK = 32  # pictures per forward pass; results do not depend on it
 
 
@@ -110,13 +113,14 @@ class StickerJudge:
                 if value.is_floating_point():
                     half = value.half() if value.ndim > 1 else value.float()
                     tensors[f"{name}.{key}"] = half.detach().cpu().contiguous()
+        data = save(tensors)  # not save_file: it makes files that only their owner can read
         partial = folder / (WEIGHTS + ".partial")
-        save_file(tensors, partial)
+        partial.write_bytes(data)
         self.metadata = {
             **metadata,
             "version": VERSION,
-            "sha256": hashlib.sha256(partial.read_bytes()).hexdigest(),
-            "bytes": partial.stat().st_size,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
             "classes": list(CLASSES),
             "colors": list(COLORS),
             "detector": self.detector.cfg.to_dict(),
@@ -162,6 +166,7 @@ class StickerJudge:
         small = torch.cat([r["masks"] for r in results])[:, 0]
         scores = calibrate(torch.cat([r["scores"] for r in results]), self.slope, self.offset)
         labels = torch.cat([r["labels"] for r in results]) - 1
+        boxes = boxes + MASK_SHIFT
         masks = paste_masks(small, boxes, side, side)
         filled, tight = boxes_of_masks(masks)
         logits = (

@@ -196,7 +196,10 @@ def scramble(
         )
     else:
         canvas = operation(canvas, rng)
-    out = np.where(masks[i][..., None], background, image)
+    gone = np.zeros_like(masks[i])  # one pixel wider: its soft rim would give the object away
+    for dy, dx in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
+        gone |= np.roll(masks[i], (dy, dx), (0, 1))
+    out = np.where((gone & ~others)[..., None], background, image)
     size = image.shape[0]
     y0, x0 = int(ys.min()) - pad, int(xs.min()) - pad
     top, left, bottom, right = (

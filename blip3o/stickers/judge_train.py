@@ -1,6 +1,6 @@
 """Training of the sticker judge: detector, then colour classifier, then score calibration, then the weight files.
 
-    python -m blip3o.stickers.judge_train --output runs/judge --minutes 30 --color-minutes 2
+    python -m blip3o.stickers.judge_train --output runs/judge --minutes 32 --rounds 2 --color-minutes 1.8
 
 Resumable: the same command continues a stopped run and skips finished stages. Nothing here is shared with the models
 that the judge reads.
@@ -60,6 +60,7 @@ class JudgeRecipe:
     levels: tuple[str, ...] = ("full", "full", "full", "easy")
     batch: int = 32
     lr: float = 2e-3
+    restart: float = 0.6  # the peak rate of each further round, as a share of the one before
     color_lr: float = 2e-3
     color_batch: int = 48
     max_steps: int = 100_000
@@ -77,24 +78,25 @@ class DetectorStage:
 
     name = "judge-detector"
 
-    def __init__(self, recipe: JudgeRecipe) -> None:
+    def __init__(self, recipe: JudgeRecipe, round_number: int = 1) -> None:
         self.recipe = recipe
+        self.round_number = round_number
         torch.manual_seed(recipe.seed)
         self.detector = StickerDetector(recipe.detector).to(memory_format=torch.channels_last)
         self.modules: Mapping[str, nn.Module] = {"detector": self.detector}
         self._worlds = worlds(recipe.levels)
 
     def batch(self, step: int) -> Batch:
+        """Scenes no other step of any round sees."""
         r = self.recipe
+        step += (self.round_number - 1) * 2 * r.max_steps
         indices = range(step * r.batch, (step + 1) * r.batch)
-        return make_batch(
-            "judge", indices, self._worlds, r.wear, np.random.default_rng((r.seed, 1, step))
-        )
+        rng = np.random.default_rng((r.seed, 1, step))
+        return make_batch("judge", indices, self._worlds, r.wear, rng)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # torchvision samples proposals from the global stream
+        with torch.random.fork_rng(devices=[]):
+            # torchvision samples proposals from the global stream
             torch.manual_seed(generator.initial_seed())
             losses = self.detector(batch.pictures, batch.targets)
         total = sum((LOSS_WEIGHTS[k] * v for k, v in losses.items()), torch.zeros(()))
@@ -251,77 +253,87 @@ def commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def train(
-    recipe: JudgeRecipe, output: Path, minutes: float, color_minutes: float, weights: Path
-) -> StickerJudge:
-    """All stages, then the two weight files in `weights`. Finished stages are not repeated."""
-    started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    detecting, coloring = DetectorStage(recipe), ColorStage(recipe)
-    logger.info(
-        "detector %d parameters, colour %d",
-        n_parameters(detecting.detector),
-        n_parameters(coloring.color),
-    )
-    common = {
-        "steps": recipe.max_steps,
-        "min_lr_ratio": 0.01,
-        "weight_decay": 0.02,
-        "seed": recipe.seed,
-    }
-    fit(
-        coloring,
-        LoopConfig(
-            lr=recipe.color_lr, max_minutes=color_minutes, ema_decay=0.99, bf16=False, **common
-        ),
-        output / "color",
-    )
-    fit(
-        detecting,
-        LoopConfig(
-            lr=recipe.lr,
+def train_detector(
+    recipe: JudgeRecipe, output: Path, minutes: float, rounds: int
+) -> tuple[DetectorStage, list[dict[str, Any]]]:
+    """The detector, in rounds of a falling rate; each starts from the averaged weights of the one before.
+
+    Returns the last round's stage, batch-norm statistics refreshed, and steps and seconds of each round.
+    """
+    done: list[dict[str, Any]] = []
+    stage = DetectorStage(recipe)
+    for number in range(1, rounds + 1):
+        before, stage = stage, DetectorStage(recipe, number)
+        if number > 1:
+            stage.detector.load_state_dict(before.detector.state_dict())
+        config = LoopConfig(
+            steps=recipe.max_steps,
+            lr=recipe.lr * recipe.restart ** (number - 1),
+            min_lr_ratio=0.01,
+            weight_decay=0.02,
+            seed=recipe.seed,
             max_minutes=minutes,
             ema_decay=0.998,
             clip_norm=4.0,
             warmup_steps=200,
-            **common,
-        ),
-        output / "detector",
+        )
+        folder = output / f"detector-{number}"
+        fit(stage, config, folder)
+        state = json.loads((folder / "state.json").read_text())
+        done.append({"steps": state["step"], "seconds": round(state["seconds"]), "lr": config.lr})
+    refresh_statistics(stage, first_step=recipe.max_steps, n_batches=40)
+    return stage, done
+
+
+def train(
+    recipe: JudgeRecipe,
+    output: Path,
+    minutes: float,
+    rounds: int,
+    color_minutes: float,
+    weights: Path,
+) -> StickerJudge:
+    """All stages, then the weight files in `weights`. Finished stages are not repeated."""
+    started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    coloring = ColorStage(recipe)
+    color_config = LoopConfig(
+        steps=recipe.max_steps,
+        lr=recipe.color_lr,
+        min_lr_ratio=0.01,
+        weight_decay=0.02,
+        seed=recipe.seed,
+        max_minutes=color_minutes,
+        ema_decay=0.99,
+        bf16=False,
     )
-    refresh_statistics(detecting, first_step=recipe.max_steps, n_batches=40)
+    fit(coloring, color_config, output / "color")
+    detecting, done = train_detector(recipe, output, minutes, rounds)
     slope, offset = fit_platt(*calibration_pairs(detecting.detector, recipe))
     judge = StickerJudge(detecting.detector, coloring.color, slope, offset)
-    state = json.loads((output / "detector" / "state.json").read_text())
-    judge.save(
-        weights,
-        {
-            "training": {
-                "date": started,
-                "command": shlex.join(
-                    ["python", "-m", "blip3o.stickers.judge_train", *sys.argv[1:]]
-                ),
-                "commit": commit(),
-                "hardware": hardware(),
-                "torch": torch.__version__,
-                "recipe": json.loads(json.dumps(asdict(recipe))),
-                "worlds": {w: SceneConfig.level(w).digest for w in sorted(set(recipe.levels))},
-                "detector_steps": state["step"],
-                "detector_seconds": round(state["seconds"]),
-                "pictures": state["step"] * recipe.batch,
-                "parameters": {
-                    "detector": n_parameters(judge.detector),
-                    "color": n_parameters(judge.color),
-                },
-            }
+    training = {
+        "date": started,
+        "command": shlex.join(["python", "-m", "blip3o.stickers.judge_train", *sys.argv[1:]]),
+        "commit": commit(),
+        "hardware": hardware(),
+        "torch": torch.__version__,
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "worlds": {w: SceneConfig.level(w).digest for w in sorted(set(recipe.levels))},
+        "detector_rounds": done,
+        "pictures": sum(r["steps"] for r in done) * recipe.batch,
+        "parameters": {
+            "detector": n_parameters(judge.detector),
+            "color": n_parameters(judge.color),
         },
-    )
-    write_log(output, weights / "train-log.jsonl")
+    }
+    judge.save(weights, {"training": training})
+    write_log(output, rounds, weights / "train-log.jsonl")
     return StickerJudge.load(weights)
 
 
-def write_log(output: Path, path: Path, every: int = 8) -> None:
-    """One short log of both stages for the weight folder: each header and end, and every eighth line between."""
+def write_log(output: Path, rounds: int, path: Path, every: int = 8) -> None:
+    """One short log of all stages for the weight folder: each header and end, and every eighth line between."""
     rows: list[dict[str, Any]] = []
-    for stage in ("color", "detector"):
+    for stage in ("color", *(f"detector-{n}" for n in range(1, rounds + 1))):
         lines = [json.loads(x) for x in (output / stage / "log.jsonl").read_text().splitlines()]
         rows += [
             x for i, x in enumerate(lines) if "stage" in x or i % every == 0 or i == len(lines) - 2
@@ -337,10 +349,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--output", type=Path, default=Path("runs/judge"), help="folder of checkpoints and logs"
     )
     parser.add_argument(
-        "--minutes", type=float, default=30.0, help="training time of the detector (default 30)"
+        "--minutes", type=float, default=32.0, help="time of one round of the detector (default 32)"
     )
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of the detector (default 2)")
     parser.add_argument(
-        "--color-minutes", type=float, default=2.0, help="training time of the colours (default 2)"
+        "--color-minutes",
+        type=float,
+        default=1.8,
+        help="training time of the colours (default 1.8)",
     )
     parser.add_argument(
         "--weights",
@@ -353,7 +369,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     weights = args.weights or args.output / "weights"
-    judge = train(JudgeRecipe(), args.output, args.minutes, args.color_minutes, weights)
+    judge = train(
+        JudgeRecipe(), args.output, args.minutes, args.rounds, args.color_minutes, weights
+    )
     logger.info(
         "wrote %s, sha256 %s, %d bytes", weights, judge.digest[:12], judge.metadata["bytes"]
     )

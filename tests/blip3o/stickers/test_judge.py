@@ -125,7 +125,7 @@ def test_masks_paste_like_a_resize_inside_their_box():
 def test_pictures_are_resized_with_antialiasing():
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[::2] = 255
-    assert to_tensor(stripes, 64).sub(0.5).abs().max() < 0.02
+    assert to_tensor(stripes, 64).sub(0.5).abs().max() < 0.05  # plain bilinear would give 0.5
 
 
 def test_weights_round_trip(judge, tmp_path):
