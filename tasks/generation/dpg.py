@@ -1,0 +1,267 @@
+"""DPG-Bench: does the picture hold everything that a dense prompt describes?
+
+Measures: faithfulness to long prompts. 1,065 prompts of 67 words on average, 4 pictures each; a judge
+answers a graph of yes/no questions about every picture.
+Paper: Hu et al., ELLA, arXiv:2403.05135; questions in the manner of DSG, arXiv:2310.18235.
+Data: TencentQQGYLab/ELLA, commit 3c228f1, Apache-2.0. The prompts are bundled; the question file
+(`dpg_bench/dpg_bench.csv`, git blob 98457fc9) is the user's: `BLIP3O_EVAL_DPG_QUESTIONS` names it.
+Scorer: `dpg_bench/compute_dpg_bench.py` of that commit, written anew in `dpg_rules` and compared with
+recorded figures of the original. Its judge is mPLUG-large (VQA); a result names its judge, and
+results of two judges do not compare.
+
+Worth: published figures of one model differ by up to 18 points between its authors and users, and
+the category columns of the official script are wrong when it runs in several processes (its default).
+Compare overall scores only, and those only where one judge made both.
+
+Version 1: modes `official` (the script with its mistakes) and `fixed`; `overall` is `fixed`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.api import Metric, MetricValue, Sample, Score, ScoreItem, ScoreRow, TaskKind
+from evals.errors import InputError, JudgeError, MissingRequirementError
+from tasks.generation import dpg_rules as rules
+
+if TYPE_CHECKING:
+    from evals.recorded import Field
+
+QUESTIONS_VARIABLE = "BLIP3O_EVAL_DPG_QUESTIONS"
+QUESTIONS_BLOB = "98457fc9901943f51ff9a30367250fc292533bed"
+QUESTIONS_URL = (
+    "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/"
+    "3c228f1dc6c4d3cad0a47493816151a419f14db3/dpg_bench/dpg_bench.csv"
+)
+LEVEL_1 = ("global", "entity", "attribute", "relation", "other")
+
+
+class Dpg:
+    """The task; see the module's card. Groups are the families of prompts that ids begin with."""
+
+    name = "dpg"
+    version = "1"
+    kind: TaskKind = "generation"
+    groups = (
+        "plain", "partiprompts", "COCOval", "countbench", "diffusiondb", "drawtext", "localized",
+        "midjourney", "posescript", "stanford", "vrd", "whoops",
+    )  # fmt: skip
+    num_images = 4
+    judges: Mapping[str, str] = {"photos": "blip-vqa"}
+    recorded_kinds = ("answers",)
+    card: Mapping[str, str] = {
+        "measures": "everything that a dense prompt describes: objects, attributes, relations, text",
+        "paper": "Hu et al., ELLA, arXiv:2403.05135",
+        "data": "TencentQQGYLab/ELLA, commit 3c228f1: 1,065 prompts, 4 pictures each",
+        "licence": "Apache-2.0",
+        "scorer": "the rules of TencentQQGYLab/ELLA, commit 3c228f1, on the judge's answers",
+        "worth": (
+            "Published figures of one model differ by up to 18 points between authors and users, and the "
+            "official category columns are wrong when made by several processes. Compare overall scores "
+            "of one judge only."
+        ),
+    }
+
+    @cached_property
+    def _prompts(self) -> bytes:
+        return resources.files("tasks").joinpath("data/dpg_bench/prompts.jsonl").read_bytes()
+
+    @cached_property
+    def rows(self) -> Sequence[rules.Row]:
+        """The question file. Raises MissingRequirementError or InputError."""
+        return read_questions(self._questions)
+
+    @property
+    def _questions(self) -> Path:
+        path = os.environ.get(QUESTIONS_VARIABLE)
+        if not path:
+            raise MissingRequirementError(
+                f"task 'dpg' needs the official question file: `curl -LO {QUESTIONS_URL}`, then set "
+                f"{QUESTIONS_VARIABLE} to its path"
+            )
+        return Path(path).expanduser()
+
+    @cached_property
+    def _texts(self) -> Mapping[tuple[str, int], str]:
+        return {
+            (row["item_id"], int(row["proposition_id"])): row["question_natural_language"]
+            for row in _read_table(self._questions)
+        }
+
+    def samples(self) -> Sequence[Sample]:
+        """The 1,065 prompts in the order of their files. Needs the question file."""
+        known = rules.fixed_items(self.rows)
+        records = [json.loads(line) for line in self._prompts.splitlines()]
+        missing = [r["id"] for r in records if r["id"] not in known]
+        if missing:
+            raise InputError(
+                f"{self._questions}: no questions for {len(missing)} of {len(records)} prompts, the first "
+                f"is {missing[0]!r}"
+            )
+        return [
+            Sample(r["id"], number, _family(r["id"]), r["prompt"], metadata=r)
+            for number, r in enumerate(records)
+        ]
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._prompts + self._questions.read_bytes()).hexdigest()
+
+    def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
+        """Shares of questions that hold on each picture; details: `answers`, proposition id -> text."""
+        if not hasattr(judge, "ask"):
+            raise JudgeError(
+                "task 'dpg' needs a judge that answers questions about pictures, got "
+                f"{getattr(getattr(judge, 'identity', None), 'name', judge)!r}: choose one with --judge"
+            )
+        questions = rules.fixed_items(self.rows)
+        asked = [(item, pid) for item in items for pid in questions[item.sample.id]]
+        texts = iter(
+            judge.ask(
+                [item.image for item, _ in asked],
+                [self._texts[item.sample.id, pid] for item, pid in asked],
+            )
+        )
+        return [_score(questions[i.sample.id], texts) for i in items]
+
+    def metrics(self) -> Sequence[Metric]:
+        """`overall` (mode `fixed`), `official`, and the five categories; all in percent."""
+        return [
+            Figure("overall", self, rules.score_fixed),
+            Figure("official", self, rules.score_official),
+            *(Category(name, self) for name in LEVEL_1),
+        ]
+
+    def score_recorded(self, kind: str, lines: Sequence[Field]) -> Sequence[Mapping[str, Any]]:
+        """Score recorded answers; `dpg_records` says what a line holds."""
+        from tasks.generation.dpg_records import score_answers
+
+        return [score_answers(line) for line in lines]
+
+
+def _family(item_id: str) -> str:
+    """ "partiprompts" of "partiprompts97"; "plain" of an id that is a number."""
+    name = item_id.rstrip("0123456789")
+    return "COCOval" if name.startswith("COCOval") else name or "plain"
+
+
+def _score(questions: Mapping[int, rules.Row], texts: Any) -> Score:
+    answers = {pid: next(texts) for pid in questions}
+    details = {"answers": {str(pid): text for pid, text in answers.items()}}
+    try:
+        value = rules.crop_score(questions, rules.raw_scores(questions, answers))
+    except rules.PictureError as error:
+        return Score.unscored(str(error), **details)
+    wrong = [pid for pid, text in answers.items() if text != "yes"]
+    reason = f"not yes: {', '.join(map(str, wrong))}" if wrong else ""
+    return Score(value, reason=reason, details=details)
+
+
+def read_questions(path: Path) -> list[rules.Row]:
+    """The rows of the official question file.
+
+    Raises: InputError if it cannot be read or is another version: published figures rest on one.
+    """
+    return [
+        rules.Row(
+            row["item_id"],
+            int(row["proposition_id"]),
+            tuple(int(part) for part in row["dependency"].split(",")),
+            row["tuple"] or None,
+        )
+        for row in _read_table(path)
+    ]
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    blob = hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+    if blob != QUESTIONS_BLOB:
+        raise InputError(
+            f"{path}: git blob {blob[:8]} is not the official question file ({QUESTIONS_BLOB[:8]}): "
+            f"get it with `curl -LO {QUESTIONS_URL}`"
+        )
+    return list(csv.DictReader(io.StringIO(raw.decode("utf-8"), newline="")))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The mean over prompts of the mean over their pictures, by the rules of one mode.
+
+    A prompt with a picture that has no score is left out. Intervals resample prompts.
+    """
+
+    name: str
+    task: Dpg
+    mode: Any
+    unit: str = "percent"
+    higher_is_better: bool = True
+
+    def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
+        scores = _rescore(self.task, self.mode, rows)
+        pairs = [(value, name) for name, one in scores.images.items() for value in one.crop_scores]
+        return _percent(self, pairs, len(rows))
+
+
+@dataclass(frozen=True)
+class Category:
+    """The share of a level 1 category's questions answered "yes", over all pictures."""
+
+    name: str
+    task: Dpg
+    unit: str = "percent"
+    higher_is_better: bool = True
+
+    def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
+        questions = rules.fixed_items(self.task.rows)
+        pairs, unscored = [], 0
+        for row in rows:
+            answers = row.score.details.get("answers", {})
+            unscored += not answers
+            for pid, text in answers.items():
+                category = questions[row.sample_id][int(pid)].category or ""
+                if category.split("-")[0].strip() == self.name:
+                    pairs.append((float(text == "yes"), row.sample_id))
+        return _percent(self, pairs, len(pairs) + unscored)
+
+
+def _rescore(task: Dpg, mode: Any, rows: Sequence[ScoreRow]) -> rules.Scores:
+    answers: dict[str, list[Mapping[int, str | None]]] = {}
+    for row in rows:
+        found = row.score.details.get("answers", {})
+        answers.setdefault(row.sample_id, []).append({int(pid): t for pid, t in found.items()})
+    pic_num = max(map(len, answers.values()), default=0)
+    return mode(task.rows, pic_num, list(answers), answers)  # type: ignore[no-any-return]
+
+
+def _percent(metric: Metric, pairs: Sequence[tuple[float, str]], total: int) -> MetricValue:
+    from evals import stats
+
+    if not pairs:
+        return MetricValue(
+            metric.name, None, 0, total, unit=metric.unit, clusters=0, note="nothing was scored"
+        )
+    values, clusters = zip(*pairs, strict=True)
+    estimate = stats.mean(values, clusters, bounded=True)
+    return MetricValue(
+        name=metric.name,
+        value=100 * estimate.value,
+        n=estimate.n,
+        unscored=max(0, total - estimate.n),
+        ci95=None if estimate.ci is None else (100 * estimate.ci[0], 100 * estimate.ci[1]),
+        unit=metric.unit,
+        clusters=estimate.n_clusters,
+        method=estimate.method,
+    )

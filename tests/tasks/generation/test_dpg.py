@@ -1,0 +1,134 @@
+"""The task: its prompts, the question file it needs, its scores and figures through a judge."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evals
+from evals.api import Identity, Output, ScoreItem, ScoreRow, Task
+from evals.errors import InputError, JudgeError, MissingRequirementError
+from evals.judges.dummy import DummyJudge
+from evals.models.dummy import DummyModel
+from tasks.generation import dpg
+from tasks.generation.dpg import LEVEL_1, Dpg
+
+COLUMNS = ["item_id", "proposition_id", "dependency", "tuple", "question_natural_language"]
+
+
+@pytest.fixture
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dpg:
+    """The task with three made-up questions about every prompt, in place of the official file."""
+    path = tmp_path / "dpg_bench.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for item in ITEMS:
+            for pid, (parents, category) in enumerate(QUESTIONS, start=1):
+                cells = [item, pid, parents, f"{category} (x, {pid})", f"Question {pid} of {item}?"]
+                writer.writerow(dict(zip(COLUMNS, cells, strict=True)))
+    raw = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest()
+    monkeypatch.setattr(dpg, "QUESTIONS_BLOB", blob)
+    monkeypatch.setenv(dpg.QUESTIONS_VARIABLE, str(path))
+    return Dpg()
+
+
+QUESTIONS = (("0", "entity - whole"), ("1", "attribute - color"), ("1, 2", "relation - spatial"))
+ITEMS = [json.loads(line)["id"] for line in Dpg()._prompts.splitlines()]
+
+
+class Script:
+    """Answers question texts from a table; "yes" to the rest."""
+
+    identity = Identity("script", "1", "0", "test")
+
+    def __init__(self, **answers: str) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[str]:
+        assert len(images) == len(questions)
+        self.asked += questions
+        return [self.answers.get(f"q{q.split()[1]}", "yes") for q in questions]
+
+
+def item(sample: Any, index: int = 0) -> ScoreItem:
+    return ScoreItem(sample, Output(sample.id, index, 1, path="x.png"), image="picture")
+
+
+def test_it_has_the_official_prompts_in_families(task: Dpg) -> None:
+    assert isinstance(task, Task)
+    samples = task.samples()
+    assert len(samples) == len({s.id for s in samples}) == 1065
+    assert {s.group for s in samples} == set(task.groups)
+    families = {s.id: s.group for s in samples}
+    assert families["0"] == "plain" and families["partiprompts97"] == "partiprompts"
+    assert sum(group == "COCOval" for group in families.values()) == 100
+
+
+def test_without_the_question_file_one_line_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(dpg.QUESTIONS_VARIABLE, raising=False)
+    with pytest.raises(MissingRequirementError, match="curl -LO https.*then set BLIP3O_EVAL_DPG"):
+        Dpg().samples()
+    other = tmp_path / "other.csv"
+    other.write_text("item_id\n1\n")
+    monkeypatch.setenv(dpg.QUESTIONS_VARIABLE, str(other))
+    with pytest.raises(InputError, match="is not the official question file"):
+        Dpg().samples()
+    monkeypatch.setenv(dpg.QUESTIONS_VARIABLE, str(tmp_path / "no.csv"))
+    with pytest.raises(InputError, match="No such file"):
+        Dpg().samples()
+
+
+def test_the_judge_is_asked_every_question_and_the_score_is_the_share_that_holds(task: Dpg) -> None:
+    sample = task.samples()[5]
+    judge = Script(q1="no")
+    scores = task.score([item(sample), item(sample, 1)], judge)
+    assert judge.asked == [f"Question {i} of {sample.id}?" for i in (1, 2, 3)] * 2
+    assert [s.value for s in scores] == [0.0, 0.0]  # both others depend on question 1
+    assert scores[0].reason == "not yes: 1"
+    assert scores[0].details == {"answers": {"1": "no", "2": "yes", "3": "yes"}}
+    (last,) = task.score([item(sample)], Script(q3="No"))
+    assert last.value == pytest.approx(2 / 3)
+    with pytest.raises(JudgeError, match="answers questions about pictures"):
+        task.score([item(sample)], None)
+
+
+def test_figures_are_percentages_over_prompts_in_both_modes(task: Dpg) -> None:
+    samples = task.samples()[:3]
+    rows = []
+    for sample, judge in zip(samples, (Script(), Script(q2="no"), Script(q3="no")), strict=True):
+        for index in range(2):
+            (score,) = task.score([item(sample, index)], judge)
+            rows.append(ScoreRow(sample.id, index, sample.group, score))
+    figures = {m.name: m.compute(rows) for m in task.metrics()}
+    assert list(figures) == ["overall", "official", *LEVEL_1]
+    assert figures["overall"].value == pytest.approx(100 * (1 + 1 / 3 + 2 / 3) / 3)
+    assert figures["overall"].clusters == 3 and figures["overall"].n == 6
+    assert figures["overall"].unit == "percent"
+    # The first row of the file, question 1 of the first prompt, is lost: its dependents fail.
+    assert figures["official"].value == pytest.approx(100 * (1 / 3 + 2 / 3) / 2)
+    assert figures["official"].unscored == 2
+    assert figures["attribute"].value == pytest.approx(200 / 3)
+    assert figures["relation"].value == pytest.approx(200 / 3)
+    assert figures["entity"].value == 100.0
+    assert figures["global"].value is None and figures["global"].note == "nothing was scored"
+
+
+def test_a_run_with_fakes_is_scored_and_reports_percentages(task: Dpg, tmp_path: Path) -> None:
+    run = evals.evaluate(
+        task, DummyModel(), judge=DummyJudge(), output=tmp_path / "run", limit=12, num_images=2,
+        report=False, quiet=True, tracking__enabled=False,
+    )  # fmt: skip
+    overall = run.results["metrics"]["overall"]
+    assert run.problem is None and overall["n"] == 24 and overall["unit"] == "percent"
+    assert 20 < overall["value"] < 95 and overall["ci95"][0] < overall["value"]
