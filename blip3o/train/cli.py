@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 
 RECIPES = ("nano",)
-NANO_STAGES = ("tokenizer", "clip", "decoder", "understanding", "cache", "generation", "export")
+NANO_STAGES = (
+    "tokenizer",
+    "clip",
+    "decoder",
+    "understanding",
+    "vision",
+    "cache",
+    "generation",
+    "export",
+)
 
 
 @click.command()
@@ -57,7 +66,7 @@ def train(
     budgets: dict[str, float] = {}
     for entry in minutes:
         name, _, value = entry.partition("=")
-        if name not in NANO_STAGES:
+        if name not in (*NANO_STAGES, "vision_words"):
             raise click.UsageError(
                 f"--minutes {entry!r}: stage '{name}' is unknown; one of {', '.join(NANO_STAGES)}"
             )

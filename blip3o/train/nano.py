@@ -1,7 +1,7 @@
 """The recipe of ``nano``: every part of a BLIP3-o, trained from nothing on the sticker world.
 
 Stages in order, each resumable in its own folder and skipped when finished:
-``tokenizer`` -> ``clip`` -> ``decoder``; ``understanding``; ``cache`` -> ``generation``; ``export``.
+``tokenizer`` -> ``clip`` -> ``decoder``; ``understanding`` -> ``vision``; ``cache`` -> ``generation``; ``export``.
 The backbone is trained on understanding first and frozen for generation: the paper's sequential training.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,24 @@ from blip3o.train.checkpoint import save_tensors
 from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
 from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
 from blip3o.train.loop import LoopConfig, fit
-from blip3o.train.stages import ClipStage, DecoderStage, GenerationStage, UnderstandingStage, freeze
+from blip3o.train.stages import (
+    ClipStage,
+    DecoderStage,
+    GenerationStage,
+    UnderstandingStage,
+    VisionWordsStage,
+    freeze,
+)
 from blip3o.train.tokenizer import EOS, IMAGE_END, IMAGE_START, PAD, QUERY, train_tokenizer
-from blip3o.train.world_data import DESCRIBE, IMAGINE, PROMPTS, Conversations, Scenes, question_text
+from blip3o.train.world_data import (
+    DESCRIBE,
+    IMAGINE,
+    PROMPTS,
+    CellWords,
+    Conversations,
+    Scenes,
+    question_text,
+)
 from blip3o.unified import Blip3oModel
 from blip3o.vision.encoders import OpenClipEncoder
 from blip3o.vision.feature_space import FeatureSpace
@@ -52,6 +67,7 @@ VOCAB_SIZE = 1024
 CLIP_VOCAB_SIZE = 512
 FEATURE_CHANNELS = 32
 CACHE_SHARD = 10_240
+TRAINED_STAGES = ("clip", "decoder", "understanding", "vision_words", "vision", "generation")
 DIT_CONFIG: dict[str, Any] = {
     "input_size": 8,
     "patch_size": 2,
@@ -115,6 +131,17 @@ class NanoRecipe:
     )
     understanding_batch: int = 32
     understanding_text_batch: int = 32
+    vision_words: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=2000, lr=1.5e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=5
+        )
+    )
+    vision_words_batch: int = 64
+    vision: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=4000, lr=7e-4, warmup_steps=50, weight_decay=0.05, ema_decay=0.995, seed=6
+        )
+    )
     generation: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=30000, lr=1e-3, warmup_steps=200, ema_decay=0.9995, seed=4
@@ -161,7 +188,7 @@ def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         vision_config={
             "depth": 3,
             "hidden_size": 160,
-            "intermediate_size": 384,
+            "intermediate_size": 256,
             "num_heads": 4,
             "patch_size": 8,
             "spatial_merge_size": 2,
@@ -175,6 +202,15 @@ def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
+    )
+
+
+def _patches_for(
+    backbone: Qwen2_5_VLForConditionalGeneration,
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    vision = backbone.config.vision_config
+    return lambda pixels: qwen_patches(
+        pixels, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
     )
 
 
@@ -285,33 +321,56 @@ class NanoTrainer:
 
     # -- understanding -----------------------------------------------------------------------------------------------
     def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
-        tokenizer = self.tokenizer()
-        config = backbone_config(tokenizer)
-        torch.manual_seed(self.recipe.understanding.seed)
-        backbone = Qwen2_5_VLForConditionalGeneration(config)
-        if self._load("understanding", {"backbone": backbone}):
+        """The whole backbone on pictures and text together; what it knows of text conditions generation."""
+        backbone = self._backbone()
+        if not self._load("understanding", {"backbone": backbone}):
+            stage = UnderstandingStage(
+                backbone, self._conversations(), _patches_for(backbone), text_weight=1.0
+            )
+            trained = fit(stage, self._loop("understanding"), self.folder / "understanding")
+            self._finish("understanding", trained)
+        return backbone
+
+    def vision(self) -> Qwen2_5_VLForConditionalGeneration:
+        """The vision tower alone, against the frozen language model: first a word for every cell, then answers.
+
+        The language model stays as generation knows it, so that this stage may run before, after or beside it.
+        """
+        backbone = self.understanding()
+        tower = backbone.model.visual
+        if self._load("vision", {"visual": tower}):
             return backbone
-        vision = config.vision_config
-        batches = Conversations(
+        freeze(backbone)
+        tower.requires_grad_(True)
+        embed = backbone.get_input_embeddings()
+        if not self._load("vision_words", {"visual": tower}):
+            cells = CellWords("train", self.world, self.tokenizer(), self.recipe.vision_words_batch)
+            words = VisionWordsStage(tower, embed, cells, _patches_for(backbone))
+            trained = fit(words, self._loop("vision_words"), self.folder / "vision_words")
+            self._finish("vision_words", trained)
+        tower.requires_grad_(True)
+        stage = UnderstandingStage(
+            backbone, self._conversations(first=2_000_000, texts=0), _patches_for(backbone), 0.0
+        )
+        stage.modules = {"visual": tower}
+        self._finish("vision", fit(stage, self._loop("vision"), self.folder / "vision"))
+        return backbone
+
+    def _backbone(self) -> Qwen2_5_VLForConditionalGeneration:
+        torch.manual_seed(self.recipe.understanding.seed)
+        return Qwen2_5_VLForConditionalGeneration(backbone_config(self.tokenizer()))
+
+    def _conversations(self, first: int = 0, texts: int | None = None) -> Conversations:
+        recipe = self.recipe
+        return Conversations(
             "train",
             self.world,
-            tokenizer,
-            self.recipe.understanding_batch,
+            self.tokenizer(),
+            recipe.understanding_batch,
             n_image_tokens=16,
-            text_batch_size=self.recipe.understanding_text_batch,
+            text_batch_size=recipe.understanding_text_batch if texts is None else texts,
+            first=first,
         )
-        stage = UnderstandingStage(
-            backbone,
-            batches,
-            text_weight=1.0,
-            patches_of=lambda p: qwen_patches(
-                p, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-            ),
-        )
-        self._finish(
-            "understanding", fit(stage, self._loop("understanding"), self.folder / "understanding")
-        )
-        return backbone
 
     # -- generation --------------------------------------------------------------------------------------------------
     def cache(self) -> None:
@@ -341,13 +400,14 @@ class NanoTrainer:
         )
         torch.manual_seed(self.recipe.generation.seed)
         model = Blip3oModel(config)
-        model.backbone.vlm.load_state_dict(self.understanding().state_dict())
+        model.backbone.vlm.load_state_dict(self.vision().state_dict())
         freeze(model.backbone)
         return model
 
     def generation(self) -> Blip3oModel:
         model = self.model()
-        if self._load("generation", {"model": model}):
+        learned = {"queries": model.queries, "dit": model.dit}
+        if self._load("generation", learned):
             return model
         tokenizer = self.tokenizer()
         batches = CachedFeatures(
@@ -370,7 +430,8 @@ class NanoTrainer:
             # to rounding.
             model.dit.compile(dynamic=False)
         stage = GenerationStage(model, batches, condition_of, self.recipe.generation_draws)
-        self._finish("generation", fit(stage, self._loop("generation"), self.folder / "generation"))
+        fit(stage, self._loop("generation"), self.folder / "generation")
+        self._finish("generation", learned)
         return model
 
     # -- export ------------------------------------------------------------------------------------------------------
@@ -392,7 +453,7 @@ class NanoTrainer:
         self._export_target(folder / "target_encoder")
         lines = [
             line
-            for stage in ("clip", "decoder", "understanding", "generation")
+            for stage in TRAINED_STAGES
             for line in (self.folder / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
         ]
         (folder / "training.log").write_text("\n".join(lines) + "\n", encoding="utf-8")

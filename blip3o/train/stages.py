@@ -5,6 +5,8 @@
 | clip | CLIP towers, channel projection, pixel decoder | - | contrastive + decoder_weight * decoder flow matching |
 | decoder | pixel decoder | target tower | decoder flow matching on (slightly noisy) features |
 | understanding | vision-language backbone | - | next token on answers and descriptions |
+| vision_words | vision tower | language model | each picture token against the words of what it shows |
+| vision | vision tower | language model | next token on answers and descriptions |
 | generation | latent queries, DiT | backbone, target tower | flow matching on features (sequential training) |
 
 ``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an
@@ -22,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.train.world_data import PictureBatch, TextBatch
+from blip3o.train.world_data import CellWordBatch, PictureBatch, TextBatch
 
 if TYPE_CHECKING:
     from blip3o.decoder import FlowPixelDecoder
@@ -154,7 +156,7 @@ class UnderstandingStage:
     def __init__(
         self,
         backbone: nn.Module,
-        batches: Callable[[int], tuple[TextBatch, TextBatch]],
+        batches: Callable[[int], tuple[TextBatch, TextBatch | None]],
         patches_of: Callable[[Tensor], tuple[Tensor, Tensor]],
         text_weight: float,
     ) -> None:
@@ -167,17 +169,15 @@ class UnderstandingStage:
         )
 
     def loss(
-        self, batch: tuple[TextBatch, TextBatch], generator: torch.Generator
+        self, batch: tuple[TextBatch, TextBatch | None], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         seen, told = batch
-        image_loss, accuracy = self._next_token(seen)
-        text_loss, _ = self._next_token(told)
-        numbers = {
-            "image_text": image_loss.item(),
-            "text": text_loss.item(),
-            "token_accuracy": accuracy,
-        }
-        return image_loss + self.text_weight * text_loss, numbers
+        loss, accuracy = self._next_token(seen)
+        numbers = {"image_text": loss.item(), "token_accuracy": accuracy}
+        if told is not None:
+            text_loss, _ = self._next_token(told)
+            loss, numbers["text"] = loss + self.text_weight * text_loss, text_loss.item()
+        return loss, numbers
 
     def _next_token(self, batch: TextBatch) -> tuple[Tensor, float]:
         inputs: dict[str, Any] = {
@@ -194,6 +194,39 @@ class UnderstandingStage:
         logits = self.backbone.lm_head(hidden[wanted != -100]).float()
         labels = wanted[wanted != -100]
         return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean().item()
+
+
+class VisionWordsStage:
+    """A start for a vision tower under a frozen language model: every picture token is drawn to the mean input
+    embedding of the words that name what its cell shows ("red car", "light grey")."""
+
+    name = "vision_words"
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        embed: nn.Module,
+        batches: Callable[[int], CellWordBatch],
+        patches_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> None:
+        self.modules: Mapping[str, nn.Module] = {"visual": tower}
+        self.tower, self.embed, self.batch, self.patches_of = tower, embed, batches, patches_of
+
+    def loss(
+        self, batch: CellWordBatch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        rows, grid = self.patches_of(batch.pixels)
+        tokens = self.tower(rows, grid_thw=grid).pooler_output.float()  # (B * cells, H)
+        with torch.no_grad():
+            phrases = torch.stack([self.embed(ids).mean(0) for ids in batch.phrases]).float()
+        target = phrases[batch.cells.flatten()]
+        scale = phrases.std()
+        loss = F.mse_loss(tokens / scale, target / scale)
+        with torch.no_grad():
+            nearest = torch.cdist(tokens, phrases).argmin(dim=1)
+            named = batch.cells.flatten() >= batch.num_grounds
+            right = (nearest == batch.cells.flatten())[named].float().mean().item()
+        return loss, {"cell_accuracy": right}
 
 
 class GenerationStage:

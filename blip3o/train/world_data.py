@@ -151,7 +151,7 @@ class Conversations:
         self.n_image_tokens, self.first, self.max_questions = n_image_tokens, first, max_questions
         self.description_share = description_share
 
-    def __call__(self, step: int) -> tuple[TextBatch, TextBatch]:
+    def __call__(self, step: int) -> tuple[TextBatch, TextBatch | None]:
         total = self.batch_size + self.text_batch_size
         start = self.first + step * total
         scenes = [make_scene(self.split, start + i, self.config) for i in range(total)]
@@ -173,9 +173,72 @@ class Conversations:
         ]
         pictures = to_pixels([render(scene).image for scene in seen])
         ids = [f"{self.split}/{start + i}" for i in range(total)]
-        return (
-            TextBatch(
-                ids[: self.batch_size], *tokenize_chats(self.tokenizer, chats), pixels=pictures
-            ),
-            TextBatch(ids[self.batch_size :], *tokenize_chats(self.tokenizer, text_chats)),
+        spoken = tokenize_chats(self.tokenizer, chats)
+        batch = TextBatch(ids[: self.batch_size], *spoken, pixels=pictures)
+        if not text_chats:
+            return batch, None
+        return batch, TextBatch(ids[self.batch_size :], *tokenize_chats(self.tokenizer, text_chats))
+
+
+@dataclass
+class CellWordBatch:
+    """Pictures (B, 3, H, W) and what each cell of a grid shows: ``cells`` (B, n) indexes ``phrases``, the token
+    ids of each phrase; the first ``num_grounds`` phrases are backgrounds."""
+
+    ids: list[str]
+    pixels: Tensor
+    cells: Tensor
+    phrases: list[Tensor]
+    num_grounds: int
+
+
+class CellWords:
+    """Scenes with a phrase for every cell of a ``grid`` x ``grid`` raster: the sticker that covers most of it, if
+    it covers at least ``share``, else the background."""
+
+    def __init__(
+        self,
+        split: str,
+        config: SceneConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        first: int = 3_000_000,
+        grid: int = 4,
+        share: float = 0.1,
+    ) -> None:
+        self.split, self.config, self.tokenizer, self.batch_size = (
+            split,
+            config,
+            tokenizer,
+            batch_size,
+        )
+        self.first, self.grid, self.share = first, grid, share
+
+    def __call__(self, step: int) -> CellWordBatch:
+        start = self.first + step * self.batch_size
+        scenes = [make_scene(self.split, start + i, self.config) for i in range(self.batch_size)]
+        drawn = [render(scene) for scene in scenes]
+        grounds = list(dict.fromkeys(scene.background.name for scene in scenes))
+        names = {name: i for i, name in enumerate(grounds)}
+        cells = np.empty((self.batch_size, self.grid**2), dtype=np.int64)
+        for row, (scene, picture) in enumerate(zip(scenes, drawn, strict=True)):
+            n, height, width = picture.masks.shape
+            blocks = picture.masks.reshape(
+                n, self.grid, height // self.grid, self.grid, width // self.grid
+            )
+            cover = blocks.mean(axis=(2, 4)).reshape(n, -1)  # (stickers, cells)
+            best = cover.argmax(axis=0)
+            for cell in range(self.grid**2):
+                phrase = scene.background.name
+                if cover[best[cell], cell] >= self.share:
+                    sticker = scene.stickers[best[cell]]
+                    phrase = " ".join(filter(None, (sticker.color, sticker.class_name)))
+                cells[row, cell] = names.setdefault(phrase, len(names))
+        ids = self.tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]
+        return CellWordBatch(
+            [f"{self.split}/{start + i}" for i in range(self.batch_size)],
+            to_pixels([picture.image for picture in drawn]),
+            torch.from_numpy(cells),
+            [torch.tensor(phrase) for phrase in ids],
+            len(grounds),
         )
