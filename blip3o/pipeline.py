@@ -59,6 +59,10 @@ class Understanding:
     mean: tuple[float, ...] = CLIP_MEAN
     std: tuple[float, ...] = CLIP_STD
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineCard:

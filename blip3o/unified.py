@@ -74,7 +74,7 @@ class Blip3oModel(PreTrainedModel):
 
         Raises: WeightsError if a file is missing, damaged or cut short, or does not fit the configuration.
         """
-        kwargs["use_safetensors"] = True
+        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # refused below, by name
         with_info = kwargs.pop("output_loading_info", False)
         try:
             with quiet_transformers():

@@ -76,10 +76,11 @@ def fit_square(image: Image.Image, size_px: int, fit: Fit = "crop") -> Image.Ima
         return image
     if fit == "square":
         return image.resize((size_px, size_px), Image.Resampling.BICUBIC)
-    scale = size_px / min(image.size)
-    width, height = (max(size_px, round(side * scale)) for side in image.size)
+    # Rounding as in torchvision's Resize and CenterCrop, which the released models were trained with.
+    short = min(image.size)
+    width, height = (int(size_px * side / short) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size_px) // 2, (height - size_px) // 2
+    left, top = round((width - size_px) / 2), round((height - size_px) / 2)
     return image.crop((left, top, left + size_px, top + size_px))
 
 
