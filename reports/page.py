@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evals.api import MetricValue
@@ -12,6 +11,7 @@ from evals.results import RunData
 from reports import plots, published, tables
 from reports.accuracy import accuracy_tables
 from reports.embed import data_uri, markup, script_json
+from reports.facts import command_of, facts
 from reports.format import count, interval, number, words
 from reports.gallery import build_gallery
 
@@ -259,95 +259,6 @@ def _published(run: RunData) -> dict[str, Any] | None:
     }
 
 
-def command_of(config: Mapping[str, Any]) -> str:
-    """The command line that asks for this configuration."""
-    generation, model = config["generation"], config["model"]
-    flags = {
-        "--task": config["task"],
-        "--model": model["name"],
-        "--judge": None if config["judge"]["name"] == "auto" else config["judge"]["name"],
-        "--revision": model["revision"],
-        "--dtype": None if model["dtype"] == "auto" else model["dtype"],
-        "--limit": config["limit"],
-        "--num-images": config["num_images"],
-        "--seed": config["seed"],
-        "--seed-mode": None if config["seed_mode"] == "sample" else config["seed_mode"],
-        "--batch-size": None if config["batch_size"] == "auto" else config["batch_size"],
-        "--guidance-scale": generation["guidance_scale"],
-        "--steps": generation["steps"],
-        "--height": generation["height"],
-        "--width": generation["width"],
-    }
-    parts = [
-        f"{flag} {shlex.quote(str(value))}" for flag, value in flags.items() if value is not None
-    ]
-    parts += [
-        f"--set {shlex.quote(f'{section}.args.{key}={json.dumps(value)}')}"
-        for section in ("model", "judge")
-        for key, value in config[section]["args"].items()
-    ]
-    return " ".join(["blip3o-eval run", *parts])
-
-
-def facts(run: RunData) -> list[tuple[str, list[tuple[str, str]]]]:
-    """How the run was made: titled lists of (name, text)."""
-    manifest, results = run.manifest, run.results
-    assert results is not None
-    config, plan, timing = manifest["config"], manifest["plan"], results["timing"]
-    parts = []
-    for role in ("model", "judge"):
-        part = manifest[role]
-        if part is None:
-            continue
-        rows = [
-            ("name", f"{part['name']} {part['version']}"),
-            ("weights sha256", part["weights_sha256"]),
-            ("domain", part["domain"]),
-            *((words(key), _text(value)) for key, value in part["settings"].items()),
-            *((words(key), _text(value)) for key, value in part["info"].items()),
-        ]
-        parts.append((role, rows))
-    task = manifest["task"]
-    card = [(words(key), text) for key, text in task["card"].items() if key != "worth"]
-    parts.append(
-        (
-            "task",
-            [
-                ("name", f"{task['name']}, version {task['version']}"),
-                *card,
-                ("prompts sha256", task["prompts_sha256"]),
-            ],
-        )
-    )
-    seed_modes = {
-        "sample": "noise from (seed, prompt id, picture number)",
-        "upstream": "set again before each prompt",
-    }
-    git = manifest.get("git") or {}
-    sampling = [
-        ("seed", f"{config['seed']} ({seed_modes.get(config['seed_mode'], config['seed_mode'])})"),
-        ("outputs", f"{count(plan['samples'])} prompts x {plan['per_sample']} = {count(plan['outputs'])}"),
-        ("batch size", ", ".join(f"{key.replace('batch_size', '').strip('.') or 'model'} {value}" for key, value in manifest["auto"].items()) or str(config["batch_size"])),
-        ("configuration sha256", manifest["config_sha256"]),
-        ("intervals", "95 %, over prompts: the pictures of one prompt are not independent"),
-    ]  # fmt: skip
-    parts.append(("sampling", sampling))
-    sessions = manifest.get("sessions") or []
-    machine = [
-        ("started", ", ".join(str(s.get("started", "")) for s in sessions[:3]) + (" ..." if len(sessions) > 3 else "")),
-        ("sessions", str(timing.get("sessions", len(sessions)))),
-        ("generating", _seconds(timing.get("generate_s"))),
-        ("judging", _seconds(timing.get("score_s"))),
-        ("outputs per second", number(timing.get("outputs_per_s"), "rate")),
-        ("device", ", ".join(dict.fromkeys(str(s.get("device", "")) for s in sessions))),
-        ("platform", " ".join(str(v) for v in (manifest.get("platform") or {}).values())),
-        ("commit", f"{git['commit']}{' with uncommitted changes' if git.get('is_dirty') else ''}" if git.get("commit") else "not from a repository"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items() if version)),
-    ]  # fmt: skip
-    parts.append(("machine", machine))
-    return parts
-
-
 def _downloads(run: RunData, samples: pandas.DataFrame) -> list[dict[str, str]]:
     stem = f"{run.manifest['task']['name']}-{run.manifest['model']['name']}"
     stem = "".join(c if c.isalnum() or c in "-._" else "-" for c in stem)
@@ -371,13 +282,3 @@ def _downloads(run: RunData, samples: pandas.DataFrame) -> list[dict[str, str]]:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _seconds(value: float | None) -> str:
-    from reports.format import seconds
-
-    return seconds(value)

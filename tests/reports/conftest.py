@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,40 @@ def double_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_images=1,
     )
     return root
+
+
+@pytest.fixture
+def run_copy(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of `small_run` that a test may change."""
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database as `reports.tracking_db` builds it; copied, as building one takes seconds."""
+    from reports import tracking, tracking_db
+
+    tracking.import_mlflow()
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with tracking_db.locked(path):
+        tracking_db.ensure(path)
+    return path
+
+
+@pytest.fixture
+def database(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A complete, empty database at the default place of a fresh working directory.
+
+    Databases that a test makes the tracker build are copies too: `mlflow_template` is the one that is really built.
+    """
+    from reports import tracking_db
+
+    monkeypatch.setattr(
+        tracking_db, "_build", lambda path, artifacts: shutil.copy(mlflow_template, path)
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = tmp_path / "runs" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(mlflow_template, path)
+    return path
