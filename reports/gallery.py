@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.failures import RIGHT
+from reports.tables import shortened
 
 if TYPE_CHECKING:
     import pandas
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 BUDGET_BYTES = 8_000_000  # of all pictures in a page, after base64
 MAX_PICTURES = 12_000  # a page beyond this shows prompts spread evenly, and says so
 CRISP_BELOW_PX = 128  # pictures smaller than this are enlarged without smoothing
-MAX_TEXT = 2_000
 MAX_BOXES = 24
 PROBES = 12
 
@@ -124,7 +124,7 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
             row["sample_id"],
             {
                 "id": row["sample_id"],
-                "p": _short(row["prompt"]),
+                "p": shortened(row["prompt"]),
                 "g": groups.index(row["group"]),
                 "h": details.get("held_out"),
                 "o": [],
@@ -174,13 +174,13 @@ def _output(row: dict[str, Any], details: dict[str, Any], names: Sequence[str]) 
     }
     for key, column in (("r", "reason"), ("u", "unscored"), ("a", "answer"), ("x", "text")):
         if row[column]:
-            output[key] = _short(row[column])
+            output[key] = shortened(row[column])
     if boxes := list(_boxes(details.get("detections"))):
         output["b"] = boxes
     colors = [e for e in details.get("colors") or () if isinstance(e, dict)]
     if colors:
         output["c"] = [
-            [_short(str(e.get(k) or ""), 40) for k in ("class", "asked", "color", "pixel_color")]
+            [shortened(str(e.get(k) or ""), 40) for k in ("class", "asked", "color", "pixel_color")]
             for e in colors
         ]
     return output
@@ -193,15 +193,10 @@ def _boxes(detections: Any) -> Iterable[list[Any]]:
     for name, row in rows[:MAX_BOXES]:
         if len(row) == 5:
             yield [
-                _short(str(name), 40),
+                shortened(str(name), 40),
                 *(round(float(x), 1) for x in row[:4]),
                 round(float(row[4]), 3),
             ]
-
-
-def _short(text: Any, limit: int = MAX_TEXT) -> str:
-    text = str(text)
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def _spread(samples: pandas.DataFrame, every: int) -> pandas.DataFrame:

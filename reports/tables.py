@@ -16,6 +16,12 @@ METRIC_COLUMNS = (
     "higher_is_better", "method", "note",
 )  # fmt: skip
 
+MAX_TEXT = 2_000
+SAMPLE_COLUMNS = (
+    "sample_id", "image_index", "group", "prompt", "value", "reason", "unscored", "answer", "details", "seed",
+    "status", "path", "text", "error", "sha256", "bytes", "seconds",
+)  # fmt: skip
+
 
 def metrics_frame(run: RunData) -> pandas.DataFrame:
     """One row per metric, in printing order; `ci_low` and `ci_high` are NaN without an interval."""
@@ -33,18 +39,32 @@ def metrics_frame(run: RunData) -> pandas.DataFrame:
 
 
 def samples_frame(run: RunData) -> pandas.DataFrame:
-    """One row per output with its score, and `kinds`: what went wrong (see `reports.failures`)."""
-    frame = run.to_pandas()
-    for column in ("value", "reason", "unscored", "details", "path", "text", "error", "answer"):
-        if column not in frame:
-            frame[column] = None
-    frame = frame.astype(object).where(frame.notna(), None)
-    rows = [
-        {"value": value, "reason": reason}
-        for value, reason in zip(frame["value"], frame["reason"], strict=True)
-    ]
+    """One row per output with its score, and `kinds`: what went wrong (see `reports.failures`).
+
+    All columns are Python objects; what a row lacks is None. Outputs without a score count as not scored.
+    """
+    import pandas
+
+    scores = {(row["sample_id"], row["image_index"]): row for row in run.scores()}
+    columns = dict.fromkeys(SAMPLE_COLUMNS)
+    rows = []
+    for output in run.outputs():
+        score = scores.get((output["sample_id"], output["image_index"]), {})
+        rows.append({**columns, **_encodable(score), **_encodable(output)})
+    frame = pandas.DataFrame(rows, columns=list(SAMPLE_COLUMNS), dtype=object)
     frame["kinds"] = classify(rows)
     return frame
+
+
+def _encodable(value: Any) -> Any:
+    """The value without lone surrogates, which JSON can hold and no encoding can write."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(k): _encodable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_encodable(v) for v in value]
+    return value
 
 
 def kinds_frame(samples: pandas.DataFrame) -> pandas.DataFrame:
@@ -121,11 +141,15 @@ def _csv(frame: pandas.DataFrame) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    return (
-        f"'{value}"
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else value
-    )
+    if not isinstance(value, str):
+        return value
+    value = shortened(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def shortened(text: str, limit: int = MAX_TEXT) -> str:
+    """The text, cut where it is longer than a page should carry."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def shared_samples(frames: Sequence[pandas.DataFrame]) -> list[tuple[str, int]]:

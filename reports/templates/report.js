@@ -110,20 +110,25 @@
     const heading = make("h3", { dir: "auto" }, sample.p);
     const meta = make("p", { className: "meta" }, `${words(data.groups[sample.g])} \u00b7 ${sample.id}`);
     if (sample.h === true) meta.append(" \u00b7 combination never seen");
-    const thumbs = make("div", { className: "thumbs" });
-    let run = -1;
+    const thumbs = make("div", { className: runs.length > 1 ? "runs" : "thumbs" });
+    const blocks = new Map();
     for (const output of sample.o) {
-      if (runs.length > 1 && (output.n || 0) !== run) {
-        run = output.n || 0;
-        thumbs.append(make("span", { className: "run-name" }, runs[run]));
-      }
       const verdict = verdictOf(output);
       const button = make("button", { type: "button", className: `thumb ${verdict}-v` }, picture(sample, output, ""), make("span", { className: "mark", ariaHidden: "true" }, mark[verdict]));
       button.title = output.r || output.u || sayVerdict(output);
       button.setAttribute("aria-label", `Picture ${output.i + 1}, ${sayVerdict(output)}: open`);
       if (!matching.has(output)) button.classList.add("off");
       button.addEventListener("click", () => open(sample, output));
-      thumbs.append(button);
+      if (runs.length > 1) {
+        const run = output.n || 0;
+        if (!blocks.has(run)) {
+          blocks.set(run, make("div", { className: "thumbs" }));
+          thumbs.append(make("div", {}, make("p", { className: "run-name" }, runs[run]), blocks.get(run)));
+        }
+        blocks.get(run).append(button);
+      } else {
+        thumbs.append(button);
+      }
     }
     return make("article", { className: "card" }, heading, meta, thumbs);
   }
