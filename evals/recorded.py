@@ -2,8 +2,10 @@
 
 A task that can score recordings has `recorded_kinds`, the names of the options of `blip3o-eval score`
 it answers to ("detections", "results", ...), and `score_recorded(kind, lines)`, which returns one JSON
-object per output line. It reads each line through a `Field`, a value that knows where it came from,
-so that every complaint names file, line and place: `runs.jsonl:3: detections[2].box must be ...`.
+object per output line. One that can also score by the rules of other harnesses names them in
+`compat_modes`, and takes such a name as a third argument, `compat`. It reads each line through a
+`Field`, a value that knows where it came from, so that every complaint names file, line and place:
+`runs.jsonl:3: detections[2].box must be ...`.
 """
 
 from __future__ import annotations

@@ -11,5 +11,33 @@ TASKS = {
         "tasks.generation.dpg:Dpg",
         "1,065 dense prompts, a graph of questions about each, judged by a VQA model",
     ),
+    "mme": (
+        "tasks.understanding.mme:Mme",
+        "2,374 yes/no questions in pairs about perception and cognition",
+    ),
+    "mmmu": (
+        "tasks.understanding.mmmu:Mmmu",
+        "900 college exam questions with pictures, in thirty subjects (val)",
+    ),
+    "vqav2": (
+        "tasks.understanding.vqav2:Vqav2",
+        "214,354 open questions about photographs, ten human answers each (val)",
+    ),
+    "textvqa": (
+        "tasks.understanding.textvqa:Textvqa",
+        "5,000 questions whose answers have to be read in the picture (val)",
+    ),
+    "realworldqa": (
+        "tasks.understanding.realworldqa:RealWorldQa",
+        "765 questions about scenes as a car or a passer-by sees them",
+    ),
+    "seedbench": (
+        "tasks.understanding.seedbench:SeedBench",
+        "17,990 multiple choice questions about pictures and video frames",
+    ),
+    "mmbench": (
+        "tasks.understanding.mmbench:MmBench",
+        "1,164 multiple choice questions, each with its options in several orders (en, dev)",
+    ),
 }
 """Name -> (where the class lies, one line about it); nothing is imported until it is asked for."""

@@ -23,8 +23,13 @@ _MAX_CELL_CHARACTERS = 72
 )
 @click.option("--answers", metavar="FILE", help="Recorded answers of a model or a judge.")
 @click.option("--images", metavar="DIR", help="Pictures already made; needs a judge.")
+@click.option(
+    "--compat",
+    metavar="NAME",
+    help="Score by the rules of another harness, such as lmms-eval (default: the task's own).",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line (default: a table).")
-def command(task_name: str, as_json: bool, **inputs: str | None) -> None:
+def command(task_name: str, compat: str | None, as_json: bool, **inputs: str | None) -> None:
     """Score recorded inputs by a task's official rules.
 
     Give one input. Exit status 0 once every line was read, whatever the verdicts.
@@ -32,9 +37,11 @@ def command(task_name: str, as_json: bool, **inputs: str | None) -> None:
     task = _task(task_name)
     kind, path = _one_input(task_name, task, {k: v for k, v in inputs.items() if v is not None})
 
+    extra = {} if compat is None else {"compat": _compat(task_name, task, compat)}
+
     from evals.recorded import read_lines
 
-    rows = task.score_recorded(kind, read_lines(path))
+    rows = task.score_recorded(kind, read_lines(path), **extra)
     for line in _json_lines(rows) if as_json else _table(rows):
         click.echo(line)
 
@@ -63,12 +70,28 @@ def _one_input(name: str, task: Any, given: Mapping[str, str]) -> tuple[str, str
     return kind, path
 
 
+def _compat(name: str, task: Any, compat: str) -> str:
+    known: Sequence[str] = getattr(task, "compat_modes", ())
+    if compat not in known:
+        allowed = (
+            f"allowed is {' or '.join(known)}" if known else "this task has its own rules only"
+        )
+        raise UsageError(f"score --task {name}: --compat {compat!r} is not known; {allowed}")
+    return compat
+
+
 def _json_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [json.dumps(row, allow_nan=False) for row in rows]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as aligned columns; a single row as one line per key. Nested values are left to --json."""
+    """Rows as aligned columns; a single row as one line per key. Nested values are left to --json.
+
+    A row's `result` is taken apart, and a last row of figures over all (`aggregate`) stands below.
+    """
+    if len(rows) > 1 and "aggregate" in rows[-1]:
+        body = [{"n": row["n"], **row["result"]} for row in rows[:-1]]
+        return [*_table(body), *_figures(rows[-1]["aggregate"]["metrics"])]
     if len(rows) == 1:
         width = max(len(key) for key in rows[0])
         return [f"{key:<{width}}  {_cell(value)}".rstrip() for key, value in rows[0].items()]
@@ -79,8 +102,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     ]
     for key in columns:
-        if isinstance(rows[0][key], bool):
+        if all(isinstance(row[key], bool) for row in rows):
             lines.append(f"{key}: {sum(row[key] for row in rows)} of {len(rows)}")
+    return lines
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[str]:
+    """One line a figure that has a value; in the harness's own form with its number of scores."""
+    lines = []
+    for name, figure in metrics.items():
+        is_plain = not isinstance(figure, Mapping)
+        value = figure if is_plain else figure["value"]
+        if is_plain or figure["n"]:
+            count = "" if is_plain else f"  (n {figure['n']}, without a score {figure['unscored']})"
+            lines.append(f"{name}: {_cell(value)}{count}")
     return lines
 
 

@@ -1,0 +1,1 @@
+"""Tasks about understanding: a question about pictures, an answer in text."""
