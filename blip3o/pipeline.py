@@ -23,7 +23,14 @@ from blip3o.errors import ConfigError, DataError, WeightsError
 from blip3o.presets import PRESETS, build_tiny, preset_folder, unknown_preset
 from blip3o.prompts import RECONSTRUCT, UNCONDITIONAL, Prompts, without_special_tokens
 from blip3o.released import MODEL_TYPES, config_from_released, key_mapping
-from blip3o.storage import CONFIG_NAME, file_digest, quiet_transformers, read_json, write_json
+from blip3o.storage import (
+    CONFIG_NAME,
+    file_digest,
+    make_readable,
+    quiet_transformers,
+    read_json,
+    write_json,
+)
 from blip3o.unified import Blip3oModel
 from blip3o.vision.preprocess import (
     CLIP_MEAN,
@@ -202,6 +209,7 @@ class Blip3oPipeline:
         with quiet_transformers():
             self.model.save_pretrained(folder, state_dict=state)
             self.tokenizer.save_pretrained(folder)
+        make_readable(folder)
         if self.decoder is not None:
             self.decoder.save_pretrained(folder / "decoder", dtype)
         flow, size = self.model.config.flow, self.image_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,15 @@ def save_module(
             tensor = tensor.to(dtype)
         tensors[name] = tensor.contiguous().clone()
     save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    make_readable(folder)
+
+
+def make_readable(folder: Path) -> None:
+    """Give weight files the permissions of ordinary files: safetensors writes them for the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
 
 
 def file_digest(path: Path) -> str:

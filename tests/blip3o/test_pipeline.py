@@ -135,6 +135,7 @@ def test_saved_is_loaded(pipe, tmp_path: Path, dtype) -> None:
     card = json.loads((tmp_path / "blip3o.json").read_text())
     expected = {"num_inference_steps": 4, "guidance_scale": 2.0, "height": 32, "is_random": True}
     assert {key: card[key] for key in expected} == expected
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o444 == (tmp_path / "config.json").stat().st_mode & 0o444
     assert loaded.understanding == pipe.understanding and loaded.prompts == pipe.prompts
 
 
