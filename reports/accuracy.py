@@ -32,52 +32,49 @@ SETTINGS = {
     "worn_easy": "blurred and noisy scenes, easy",
 }
 LEFT_OUT = ("pictures_per_second",)
-LONG = 12  # a nested table longer than this is folded away
 
 
 def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
     """The figures as {"columns", "rows", "folded", "facts"}, or None when the judge was never measured.
 
-    Mappings with numbers become columns, their keys rows; a short mapping inside becomes rows of its own, a long one
-    (each of 80 classes) is folded; texts become facts.
+    Mappings with numbers become columns and their keys rows; a mapping inside them (each tag, each of 80 classes)
+    becomes a folded table; everything else becomes a fact.
     """
     if not accuracy:
         return None
-    columns, facts = {}, []
-    for name, value in accuracy.items():
-        if isinstance(value, Mapping) and any(_is_figure(v) for v in value.values()):
-            columns[name] = value
-        else:
-            facts.append((_words(name), _flat(value)))
+    columns = {
+        name: value
+        for name, value in accuracy.items()
+        if isinstance(value, Mapping) and any(_is_figure(v) for v in value.values())
+    }
+    # What has no figure in common with the others (a date, a rate of false alarms) would leave a column of gaps.
+    widest = max(columns.values(), key=len, default={})
+    columns = {
+        n: v for n, v in columns.items() if v is widest or len(set(v) & set(widest)) > len(v) / 2
+    }
+    facts = [
+        (_words(name), _flat(value))
+        for name, value in accuracy.items()
+        if name not in columns and (columns or not _is_figure(value))
+    ]
     if not columns:
         columns = {"": {k: v for k, v in accuracy.items() if _is_figure(v)}}
-        facts = [(name, text) for name, text in facts if not _is_figure(accuracy.get(name))]
-    keys: dict[tuple[str, ...], str] = {}
-    cells: dict[tuple[tuple[str, ...], str], Any] = {}
-    folded: dict[str, dict[str, dict[str, Any]]] = {}
+    keys: dict[str, str] = {}
+    folded: dict[str, dict[str, Mapping[str, Any]]] = {}
     for column, figures in columns.items():
         for key, value in figures.items():
-            if key in LEFT_OUT:
+            if key in LEFT_OUT or value is None:
                 continue
             if _is_figure(value):
-                keys.setdefault((key,), LABELS.get(key, _words(key)))
-                cells[(key,), column] = value
+                keys.setdefault(key, LABELS.get(key, _words(key)))
             elif isinstance(value, Mapping) and any(_is_figure(v) for v in value.values()):
-                if len(value) > LONG or key in ("per_class", "worst_classes", "color_confusions"):
-                    folded.setdefault(key, {})[column] = dict(value)
-                    continue
-                for inner, number in value.items():
-                    if _is_figure(number):
-                        keys.setdefault(
-                            (key, inner), f"{LABELS.get(key, _words(key))}: {_words(inner)}"
-                        )
-                        cells[(key, inner), column] = number
-            elif value is not None:
+                folded.setdefault(key, {})[column] = value
+            else:
                 facts.append((f"{_words(column)}, {_words(key)}", _flat(value)))
     return {
         "columns": [SETTINGS.get(c, _words(c)) for c in columns],
         "rows": [
-            {"label": label, "cells": [cells.get((key, c)) for c in columns]}
+            {"label": label, "cells": [columns[c].get(key) for c in columns]}
             for key, label in keys.items()
         ],
         "folded": [
@@ -105,7 +102,7 @@ def _words(name: Any) -> str:
 
 def _flat(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{_words(k)} {_flat(v)}" for k, v in value.items())
+        return "; ".join(f"{_words(k)}: {_flat(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_flat, value))
     return str(value)

@@ -38,7 +38,7 @@ class Setting:
     def encode(self, image: Image) -> bytes:
         if self.side_px and max(image.size) > self.side_px:
             image = image.copy()
-            image.thumbnail((self.side_px, self.side_px))
+            image.thumbnail((self.side_px, self.side_px), reducing_gap=2.0)
         file = io.BytesIO()
         if self.quality is None:
             image.save(file, "WEBP", lossless=True, method=2)

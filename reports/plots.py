@@ -79,7 +79,7 @@ def interval_chart(
             )  # fmt: skip
     if 0 < emphasised < len(labels):
         ax.axhline(emphasised - 0.5, color=LINE, linewidth=1)
-    ax.set_yticks(range(len(labels)), labels)
+    _name_rows(ax, labels)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_xlim(0, top)
     ax.grid(axis="x", color=LINE, linewidth=0.8)
@@ -98,7 +98,7 @@ def kinds_chart(counts: pandas.DataFrame, *, width_in: float = 7.2) -> tuple[Fig
         share = counts[column] / total
         ax.barh(range(len(counts)), share, left=left, color=color, height=0.62, linewidth=0)
         left = left + share
-    ax.set_yticks(range(len(counts)), [str(group) for group in counts.index])
+    _name_rows(ax, [str(group) for group in counts.index])
     ax.set_ylim(len(counts) - 0.5, -0.5)
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
@@ -155,6 +155,12 @@ def to_png(fig: Figure) -> bytes:
     file = io.BytesIO()
     fig.savefig(file, format="png", dpi=150, facecolor="white")
     return file.getvalue()
+
+
+def _name_rows(ax: Axes, labels: Sequence[str]) -> None:
+    ax.set_yticks(range(len(labels)), labels)
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False)  # a name with two dollar signs is not a formula
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:

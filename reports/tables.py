@@ -113,9 +113,7 @@ def color_frame(samples: pandas.DataFrame, key: str = "color") -> pandas.DataFra
         "white",
     )
     table = pandas.crosstab(frame["asked"], frame["seen"])
-    names = [c for c in order if c in table.index or c in table.columns]
-    names += [c for c in [*table.index, *table.columns] if c not in names]
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys([*order, *table.index, *table.columns]))
     return table.reindex(index=names, columns=names, fill_value=0)
 
 

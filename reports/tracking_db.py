@@ -22,7 +22,7 @@ log = logging.getLogger("reports")
 
 DEFAULT_DATABASE = Path("runs") / "mlflow.db"
 ARTIFACTS = "mlartifacts"  # folder beside the database
-LOCK_TIMEOUT_S = 300
+LOCK_TIMEOUT_S = 600
 NEEDED_TABLES = {"experiments", "runs", "metrics", "latest_metrics", "params", "tags"}
 
 State = Literal["absent", "ready", "half made", "outdated"]
@@ -44,7 +44,7 @@ def uri_of(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The one writer of this database. Raises OSError when another holds it for five minutes."""
+    """The one writer of this database. Raises OSError when another holds it for ten minutes."""
     from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
