@@ -15,10 +15,11 @@ def command(folder: str, as_json: bool, quiet: bool) -> None:
     The last shard to finish does this by itself; use it when that process died. Nothing is generated:
     missing outputs are counted, and refused.
     """
-    from evals.cli.run import set_up_logging, show
+    from evals.cli.run import set_up_logging, show, wait_politely
     from evals.errors import EvalError
     from evals.runner import merge
 
+    wait_politely()
     set_up_logging(False, quiet)
     run = merge(folder, quiet=quiet)
     show(run, as_json)
