@@ -141,7 +141,7 @@ def wait_politely() -> None:
     """Let idle OpenMP threads sleep instead of spin; call before torch is imported.
 
     Spinning threads take the cores from those that still compute: on a busy machine of two cores the
-    bundled model needed 7.7 s a picture with the default and 0.85 s with this. The user's own setting
+    bundled model needed about 8 s a picture with the default and 0.9 s with this. The user's own setting
     of OMP_WAIT_POLICY wins.
     """
     import os
