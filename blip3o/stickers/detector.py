@@ -48,7 +48,7 @@ class DetectorConfig:
     head: int = 224
     mask_width: int = 64
     rois_per_image: int = 24
-    candidates: int = 40
+    candidates: int = 24
     nms_iou: float = 0.5
     max_detections: int = 16
 

@@ -45,6 +45,8 @@ from blip3o.stickers.pixel_color import ramp_distances
 MASK_SHIFT = 0.5
 """torchvision samples the target masks of training at pixel indices, not centres (`roi_align` with `aligned=False`), so
 predicted masks lie half a pixel up and left of where they belong."""
+THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9
+"""GenEval's official thresholds, which the score map is made for."""
 CHUNK = 32  # pictures per forward pass; results do not depend on it
 
 
@@ -130,7 +132,7 @@ class StickerJudge:
         write_metadata(folder, self.metadata)
 
     def to(self, device: str) -> StickerJudge:
-        self.detector.to(device).eval()
+        self.detector.to(device, memory_format=torch.channels_last).eval()
         self.color.to(device).eval()
         return self
 

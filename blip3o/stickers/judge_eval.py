@@ -14,12 +14,9 @@ import numpy as np
 import torch
 
 from blip3o.stickers import CLASSES, COLORS, Rendered, Scene, SceneConfig, make_scene, render
-from blip3o.stickers.judge import Found, StickerJudge
+from blip3o.stickers.judge import COUNTING_THRESHOLD, THRESHOLD, Found, StickerJudge
 from blip3o.stickers.judge_data import MIN_VISIBLE_PX, WearConfig, make_batch, wear
 from blip3o.stickers.pixel_color import ramp_distances
-
-THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9
-"""GenEval's official thresholds."""
 
 
 @dataclass(frozen=True, eq=False)

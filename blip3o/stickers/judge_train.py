@@ -1,6 +1,6 @@
 """Training of the sticker judge: detector, then colour classifier, then score calibration, then the weight files.
 
-    python -m blip3o.stickers.judge_train --output runs/judge --minutes 32 --rounds 2 --color-minutes 1.8
+    python -m blip3o.stickers.judge_train --output runs/judge --steps 3000
 
 Resumable: the same command continues a stopped run and skips finished stages. Nothing here is shared with the models
 that the judge reads.
@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
 from blip3o.stickers import COLORS, SceneConfig
 from blip3o.stickers.detector import (
@@ -35,12 +36,14 @@ from blip3o.stickers.detector import (
     masked_crops,
     n_parameters,
 )
-from blip3o.stickers.judge import FOLDER, StickerJudge
+from blip3o.stickers.judge import COUNTING_THRESHOLD, THRESHOLD, StickerJudge
 from blip3o.stickers.judge_data import Batch, WearConfig, make_batch
 from blip3o.stickers.pixel_color import ramp_distances
 from blip3o.train.loop import LoopConfig, fit
 
 logger = logging.getLogger(__name__)
+
+LOG = "train-log.jsonl"
 
 LOSS_WEIGHTS = {
     "loss_objectness": 1.0,
@@ -60,11 +63,10 @@ class JudgeRecipe:
     levels: tuple[str, ...] = ("full", "full", "full", "easy")
     batch: int = 32
     lr: float = 2e-3
-    restart: float = 0.6  # the peak rate of each further round, as a share of the one before
     color_lr: float = 2e-3
     color_batch: int = 48
-    max_steps: int = 100_000
-    calibration_scenes: int = 1500
+    first_scene: int = 0  # a run that starts from weights goes on with scenes they have not seen
+    calibration_scenes: int = 960
     seed: int = 11
 
 
@@ -78,21 +80,18 @@ class DetectorStage:
 
     name = "judge-detector"
 
-    def __init__(self, recipe: JudgeRecipe, round_number: int = 1) -> None:
+    def __init__(self, recipe: JudgeRecipe) -> None:
         self.recipe = recipe
-        self.round_number = round_number
         torch.manual_seed(recipe.seed)
-        self.detector = StickerDetector(recipe.detector).to(memory_format=torch.channels_last)
+        self.detector = StickerDetector(recipe.detector)
         self.modules: Mapping[str, nn.Module] = {"detector": self.detector}
         self._worlds = worlds(recipe.levels)
 
     def batch(self, step: int) -> Batch:
-        """Scenes no other step of any round sees."""
         r = self.recipe
-        step += (self.round_number - 1) * 2 * r.max_steps
-        indices = range(step * r.batch, (step + 1) * r.batch)
-        rng = np.random.default_rng((r.seed, 1, step))
-        return make_batch("judge", indices, self._worlds, r.wear, rng)
+        first = r.first_scene + step * r.batch
+        rng = np.random.default_rng((r.seed, 1, first))
+        return make_batch("judge", range(first, first + r.batch), self._worlds, r.wear, rng)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.random.fork_rng(devices=[]):
@@ -171,58 +170,71 @@ def refresh_statistics(stage: DetectorStage, first_step: int, n_batches: int) ->
     stage.detector.eval()
 
 
-def fit_platt(scores: Tensor, is_right: Tensor) -> tuple[float, float]:
-    """Slope and offset of sigmoid(slope * logit(score) + offset) by maximum likelihood, slightly held to (1, 0).
+def operating_points(
+    plain: Sequence[tuple[Counter[int], Tensor, Tensor]],
+    counting: Sequence[tuple[Counter[int], Tensor, Tensor]],
+) -> tuple[float, float]:
+    """Slope and offset of the map that puts the official thresholds where the raw scores are best cut.
 
-    Args: scores (N,) in (0, 1), is_right (N,) bool. Source: Platt 1999.
+    GenEval accepts an object above 0.3, and above 0.9 in prompts that count. Each threshold is placed, in logits of the
+    raw score, where the most held-out pictures have the right number of every class: 0.3 on all kinds of scenes,
+    scrambled ones among them, 0.9 on scenes that count. A line through two points is a Platt map.
+
+    Args: per picture the true number of each class, raw scores (N,), classes (N,).
     """
-    x = torch.logit(scores.double(), eps=1e-6)
-    y = is_right.double()
-    params = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([params], max_iter=100, line_search_fn="strong_wolfe")
+    low, high = best_cut(plain), best_cut(counting)
+    high = max(high, low + 0.5)  # the map must rise, and no steeper than sixfold
+    slope = (_logit(COUNTING_THRESHOLD) - _logit(THRESHOLD)) / (high - low)
+    return slope, _logit(THRESHOLD) - slope * low
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(params[0] * x + params[1], y, reduction="sum")
-        loss = loss + 0.5 * ((params[0] - 1) ** 2 + params[1] ** 2)
-        loss.backward()
-        return loss
 
-    optimizer.step(closure)
-    slope, offset = params.tolist()
-    return max(slope, 1e-3), offset
+def best_cut(pictures: Sequence[tuple[Counter[int], Tensor, Tensor]]) -> float:
+    """The logit above which the most pictures have the right count of every class; the middle of a plateau.
+
+    A plateau is all cuts within half a percent of the best: single pictures do not move the middle.
+    """
+    cuts = torch.linspace(-3, 4, 71)
+    right = torch.zeros(len(cuts))
+    for true, scores, labels in pictures:
+        logits = torch.logit(scores, eps=1e-6)
+        for k, cut in enumerate(cuts.tolist()):
+            right[k] += Counter(labels[logits > cut].tolist()) == true
+    good = cuts[right >= right.max() - 0.005 * len(pictures)]
+    return float((good.min() + good.max()) / 2)
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
 
 
 @torch.inference_mode()
-def calibration_pairs(detector: StickerDetector, recipe: JudgeRecipe) -> tuple[Tensor, Tensor]:
-    """Raw scores on held-out worn scenes and whether each found box is right: its class, IoU of at least 0.5, first."""
+def counted(
+    detector: StickerDetector,
+    recipe: JudgeRecipe,
+    configs: Sequence[SceneConfig],
+    wears: Sequence[WearConfig | None],
+) -> list[tuple[Counter[int], Tensor, Tensor]]:
+    """What `operating_points` needs, on held-out scenes that are shared out among `wears`."""
     detector.eval()
-    scores, right = [], []
-    for start in range(0, recipe.calibration_scenes, recipe.batch):
+    out = []
+    for number, start in enumerate(range(0, recipe.calibration_scenes, recipe.batch)):
         rng = np.random.default_rng((recipe.seed, 3, start))
-        batch = make_batch(
-            "val", range(start, start + recipe.batch), worlds(recipe.levels), recipe.wear, rng
-        )
+        indices = range(start, start + recipe.batch)
+        batch = make_batch("val", indices, configs, wears[number % len(wears)], rng)
         for found, target in zip(detector(batch.pictures), batch.targets, strict=True):
-            scores.append(found["scores"])
-            right.append(
-                match(found["boxes"], found["labels"], target["boxes"], target["labels"]) >= 0
-            )
-    return torch.cat(scores), torch.cat(right)
-
-
-def match(boxes: Tensor, labels: Tensor, true_boxes: Tensor, true_labels: Tensor) -> Tensor:
-    """For found boxes, best first: the index of the true object each one claims (same class, IoU >= 0.5), or -1."""
-    out = torch.full((len(boxes),), -1, dtype=torch.int64)
-    if len(boxes) == 0 or len(true_boxes) == 0:
-        return out
-    iou = box_iou(boxes.float(), true_boxes.float()) * (labels[:, None] == true_labels)
-    for n in range(len(boxes)):
-        best = int(iou[n].argmax())
-        if iou[n, best] >= 0.5:
-            out[n] = best
-            iou[:, best] = 0
+            out.append((Counter(target["labels"].tolist()), found["scores"], found["labels"]))
     return out
+
+
+def calibration(detector: StickerDetector, recipe: JudgeRecipe) -> tuple[float, float]:
+    """Slope and offset of the score map, from scenes of split "val", half of them as rendered, half worn."""
+    names = sorted(set(recipe.levels))
+    counting = [SceneConfig.level(n, kinds=(("counting", 1.0),)) for n in names]
+    kept = replace(recipe.wear, scrambled=0.0, garbage=0.0)
+    return operating_points(
+        counted(detector, recipe, worlds(names), (None, recipe.wear)),
+        counted(detector, recipe, counting, (None, kept)),
+    )
 
 
 def hardware() -> str:
@@ -253,124 +265,116 @@ def commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def train_detector(
-    recipe: JudgeRecipe, output: Path, minutes: float, rounds: int
-) -> tuple[DetectorStage, list[dict[str, Any]]]:
-    """The detector, in rounds of a falling rate; each starts from the averaged weights of the one before.
-
-    Returns the last round's stage, batch-norm statistics refreshed, and steps and seconds of each round.
-    """
-    done: list[dict[str, Any]] = []
-    stage = DetectorStage(recipe)
-    for number in range(1, rounds + 1):
-        before, stage = stage, DetectorStage(recipe, number)
-        if number > 1:
-            stage.detector.load_state_dict(before.detector.state_dict())
-        config = LoopConfig(
-            steps=recipe.max_steps,
-            lr=recipe.lr * recipe.restart ** (number - 1),
-            min_lr_ratio=0.01,
-            weight_decay=0.02,
-            seed=recipe.seed,
-            max_minutes=minutes,
-            ema_decay=0.998,
-            clip_norm=4.0,
-            warmup_steps=200,
-        )
-        folder = output / f"detector-{number}"
-        fit(stage, config, folder)
-        state = json.loads((folder / "state.json").read_text())
-        done.append({"steps": state["step"], "seconds": round(state["seconds"]), "lr": config.lr})
-    refresh_statistics(stage, first_step=recipe.max_steps, n_batches=40)
-    return stage, done
-
-
 def train(
     recipe: JudgeRecipe,
     output: Path,
-    minutes: float,
-    rounds: int,
-    color_minutes: float,
     weights: Path,
+    steps: int,
+    color_steps: int,
+    minutes: float | None = None,
+    start: Path | None = None,
 ) -> StickerJudge:
-    """All stages, then the weight files in `weights`. Finished stages are not repeated."""
-    started = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    coloring = ColorStage(recipe)
-    color_config = LoopConfig(
-        steps=recipe.max_steps,
-        lr=recipe.color_lr,
-        min_lr_ratio=0.01,
-        weight_decay=0.02,
-        seed=recipe.seed,
-        max_minutes=color_minutes,
-        ema_decay=0.99,
-        bf16=False,
-    )
-    fit(coloring, color_config, output / "color")
-    detecting, done = train_detector(recipe, output, minutes, rounds)
-    slope, offset = fit_platt(*calibration_pairs(detecting.detector, recipe))
+    """All stages, then the weight files in `weights`. Finished stages are not repeated.
+
+    `minutes` ends the detector's stage early; `start` is a folder of weights to begin from. Without steps the weights
+    are calibrated anew and nothing else.
+    """
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    detecting, coloring = DetectorStage(recipe), ColorStage(recipe)
+    before: dict[str, Any] | None = None
+    if start is not None:
+        old = StickerJudge.load(start)
+        detecting.detector.load_state_dict(old.detector.state_dict())
+        coloring.color.load_state_dict(old.color.state_dict())
+        before = {"sha256": old.digest, **old.metadata["training"]}
+    common: dict[str, Any] = {"min_lr_ratio": 0.01, "weight_decay": 0.02, "seed": recipe.seed}
+    if color_steps:
+        config = LoopConfig(color_steps, recipe.color_lr, ema_decay=0.99, bf16=False, **common)
+        fit(coloring, config, output / "color")
+    state = {"step": 0, "seconds": 0.0}
+    if steps:
+        config = LoopConfig(
+            steps,
+            recipe.lr,
+            warmup_steps=200,
+            ema_decay=0.998,
+            clip_norm=4.0,
+            max_minutes=minutes,
+            **common,
+        )
+        fit(detecting, config, output / "detector")
+        state = json.loads((output / "detector" / "state.json").read_text())
+        refresh_statistics(detecting, state["step"], n_batches=40)
+    slope, offset = calibration(detecting.detector, recipe)
     judge = StickerJudge(detecting.detector, coloring.color, slope, offset)
     training = {
-        "date": started,
+        "date": date,
         "command": shlex.join(["python", "-m", "blip3o.stickers.judge_train", *sys.argv[1:]]),
         "commit": commit(),
         "hardware": hardware(),
         "torch": torch.__version__,
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "worlds": {w: SceneConfig.level(w).digest for w in sorted(set(recipe.levels))},
-        "detector_rounds": done,
-        "pictures": sum(r["steps"] for r in done) * recipe.batch,
+        "detector_steps": state["step"],
+        "detector_seconds": round(state["seconds"]),
+        "color_steps": color_steps,
         "parameters": {
             "detector": n_parameters(judge.detector),
             "color": n_parameters(judge.color),
         },
+        "started_from": before,
     }
     judge.save(weights, {"training": training})
-    write_log(output, rounds, weights / "train-log.jsonl")
+    write_log(output, start, weights)
     return StickerJudge.load(weights)
 
 
-def write_log(output: Path, rounds: int, path: Path, every: int = 8) -> None:
-    """One short log of all stages for the weight folder: each header and end, and every eighth line between."""
-    rows: list[dict[str, Any]] = []
-    for stage in ("color", *(f"detector-{n}" for n in range(1, rounds + 1))):
-        lines = [json.loads(x) for x in (output / stage / "log.jsonl").read_text().splitlines()]
-        rows += [
-            x for i, x in enumerate(lines) if "stage" in x or i % every == 0 or i == len(lines) - 2
+def write_log(output: Path, start: Path | None, weights: Path, every: int = 8) -> None:
+    """One short log for the weight folder: the log of the weights it began from, if any, then each stage's header,
+    end, and every eighth line between."""
+    lines = []
+    if start is not None and (start / LOG).exists():
+        lines = (start / LOG).read_text(encoding="utf-8").splitlines()
+    for stage in ("color", "detector"):
+        path = output / stage / "log.jsonl"
+        rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines += [
+            x for i, x in enumerate(rows) if '"stage"' in x or i % every == 0 or i == len(rows) - 2
         ]
-    path.write_text("".join(json.dumps(x) + "\n" for x in rows), encoding="utf-8")
+    (weights / LOG).write_text("".join(x + "\n" for x in lines), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description="Train the sticker judge; the same command resumes."
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/judge"), help="folder of checkpoints and logs"
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("runs/judge"), help="folder of checkpoints and logs")
+    add("--weights", type=Path, help="where the weight files go (default: OUTPUT/weights)")
+    add(
+        "--steps",
+        type=int,
+        default=3000,
+        help="steps of the detector (default 3000; 0: calibrate only)",
     )
-    parser.add_argument(
-        "--minutes", type=float, default=32.0, help="time of one round of the detector (default 32)"
-    )
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of the detector (default 2)")
-    parser.add_argument(
-        "--color-minutes",
-        type=float,
-        default=1.8,
-        help="training time of the colours (default 1.8)",
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=None,
-        help=f"where the weight files go (shipped: {FOLDER.name})",
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    add("--minutes", type=float, help="end the detector's training early (default: no limit)")
+    add("--color-steps", type=int, default=460, help="steps of the colour classifier (default 460)")
+    add("--start", type=Path, help="folder of weights to begin from (default: random values)")
+    add("--first-scene", type=int, default=0, help="number of the first scene (default 0)")
+    add("--lr", type=float, default=JudgeRecipe.lr, help="peak learning rate of the detector")
+    add("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     weights = args.weights or args.output / "weights"
     judge = train(
-        JudgeRecipe(), args.output, args.minutes, args.rounds, args.color_minutes, weights
+        JudgeRecipe(lr=args.lr, first_scene=args.first_scene),
+        args.output,
+        weights,
+        args.steps,
+        args.color_steps,
+        args.minutes,
+        args.start,
     )
     logger.info(
         "wrote %s, sha256 %s, %d bytes", weights, judge.digest[:12], judge.metadata["bytes"]

@@ -1,21 +1,22 @@
-"""Training of the judge: resume, matching, calibration, colour labels."""
+"""Training of the judge: resume, calibration, colour labels."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 
-from blip3o.stickers.detector import DetectorConfig
+from blip3o.stickers.detector import DetectorConfig, calibrate
 from blip3o.stickers.judge_train import (
     ColorStage,
     DetectorStage,
     JudgeRecipe,
+    best_cut,
     color_targets,
-    fit_platt,
     loosen,
-    match,
+    operating_points,
 )
 from blip3o.train.loop import LoopConfig, fit
 
@@ -55,23 +56,34 @@ def test_colours_are_learned_in_a_few_steps(tmp_path):
     assert stage.loss(stage.batch(0), generator)[0].item() < before - 0.3
 
 
-def test_platt_finds_the_map_that_made_the_labels():
-    generator = torch.Generator().manual_seed(0)
-    raw = torch.rand(20_000, generator=generator) * 0.98 + 0.01
-    truth = torch.sigmoid(0.6 * torch.logit(raw) - 0.8)
-    slope, offset = fit_platt(raw, torch.rand(20_000, generator=generator) < truth)
-    assert slope == pytest.approx(0.6, abs=0.03) and offset == pytest.approx(-0.8, abs=0.06)
+def picture(true: list[int], found: list[tuple[int, float]]):
+    labels = torch.tensor([c for c, _ in found])
+    return Counter(true), torch.tensor([score for _, score in found]), labels
 
 
-def test_an_object_is_claimed_once_and_by_its_class_only():
-    true = torch.tensor([[0.0, 0, 20, 20], [30.0, 30, 50, 50]])
-    found = torch.tensor(
-        [[1.0, 0, 20, 20], [0.0, 1, 20, 20], [30.0, 30, 50, 50], [30.0, 31, 50, 50]]
+def test_a_cut_lies_in_the_middle_of_the_plateau_where_counts_are_right():
+    rows = [
+        picture([3], [(3, 0.8), (5, 0.2)]),
+        picture([3, 3], [(3, 0.8), (3, 0.9)]),
+        picture([], [(1, 0.2)]),
+    ]
+    middle = (torch.logit(torch.tensor(0.2)) + torch.logit(torch.tensor(0.8))) / 2
+    assert best_cut(rows) == pytest.approx(middle.item(), abs=0.1)
+
+
+def test_official_thresholds_fall_on_the_best_cuts():
+    plain = [picture([3], [(3, 0.5), (5, 0.1)])]  # best cut at the geometric middle of the odds
+    counting = [picture([3], [(3, 0.9), (3, 0.6)])]
+    slope, offset = operating_points(plain, counting)
+    cuts = torch.tensor([best_cut(plain), best_cut(counting)]).sigmoid()
+    assert calibrate(cuts, slope, offset).tolist() == pytest.approx([0.3, 0.9], abs=1e-3)
+
+
+def test_a_map_never_falls_or_jumps():
+    upside_down = operating_points(
+        [picture([3], [(3, 0.9), (3, 0.6)])], [picture([3], [(3, 0.5), (5, 0.1)])]
     )
-    claims = match(found, torch.tensor([3, 3, 4, 5]), true, torch.tensor([3, 5]))
-    assert claims.tolist() == [0, -1, -1, 1]
-    assert match(found[:0], torch.zeros(0), true, torch.tensor([3, 5])).tolist() == []
-    assert match(found, torch.tensor([3, 3, 4, 5]), true[:0], torch.zeros(0)).tolist() == [-1] * 4
+    assert 0 < upside_down[0] <= 3.05 / 0.5
 
 
 def test_tinted_objects_have_hard_labels_and_natural_ones_soft():
