@@ -147,7 +147,10 @@ def to_svg(fig: Figure, title: str, description: str) -> str:
         svg,
         count=1,
     )
-    return svg.replace("xlink:href", "href")
+    svg = svg.replace("xlink:href", "href")
+    # matplotlib names every group the same in every figure; a page must not hold a name twice.
+    used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", svg))
+    return re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
 
 
 def to_png(fig: Figure) -> bytes:

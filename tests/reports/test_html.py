@@ -91,6 +91,16 @@ def test_elements_are_balanced(page):
     assert page.open == []
 
 
+def test_names_of_elements_are_unique_and_targets_exist(page):
+    ids = [attrs["id"] for _, attrs in page.elements if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+    links = {
+        attrs["href"][1:] for _, attrs in page.elements if (attrs.get("href") or "").startswith("#")
+    }
+    assert links <= set(ids)
+    assert set(re.findall(r'byId\("([\w-]+)"\)', page.scripts[-1][1])) <= set(ids)
+
+
 def test_numbers_in_the_page_are_those_of_the_results(page, small_run):
     metrics = load(small_run).results["metrics"]
     shown = dict(
@@ -324,7 +334,7 @@ def test_spreadsheets_find_no_formula(run_copy):
 
 
 def test_endless_prompts_are_cut(run_copy):
-    edit_rows(run_copy / "outputs.jsonl", lambda n, row: row.update(prompt="x" * 1_000_000))
+    edit_rows(run_copy / "outputs.jsonl", lambda n, row: n or row.update(prompt="x" * 1_000_000))
     page = Page(write_report(run_copy))
     assert page.data()["samples"][0]["p"].endswith("... (1000000 characters)")
     assert len(page.source) < 2_000_000
