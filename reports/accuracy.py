@@ -63,7 +63,7 @@ def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
     folded: dict[str, dict[str, Mapping[str, Any]]] = {}
     for column, figures in columns.items():
         for key, value in figures.items():
-            if key in LEFT_OUT or value is None:
+            if key in LEFT_OUT or value in (None, {}, []):
                 continue
             if _is_figure(value):
                 keys.setdefault(key, LABELS.get(key, _words(key)))

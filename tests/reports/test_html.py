@@ -370,6 +370,29 @@ def test_a_run_of_questions_has_answers_in_place_of_pictures(run_copy):
     assert any(o.get("x") == "yes" for s in page.data()["samples"] for o in s["o"])
 
 
+def test_figures_that_this_package_never_heard_of_are_shown(run_copy):
+    """Reports of tasks whose headline has no explanation used to fail."""
+
+    def rename(results):
+        metric = dict(
+            results["metrics"]["overall"],
+            value=12.25,
+            ci95=[11.5, 13.0],
+            unit="distance",
+            method="magic",
+        )
+        results["metrics"] = {"kid_x1000": metric, "psnr": dict(metric, value=30.125, ci95=None)}
+
+    edit(run_copy / "results.json", rename)
+    edit(
+        run_copy / "manifest.json",
+        lambda m: m["task"].update(name="my_task", groups={"all": 30}, card={}),
+    )
+    words = Page(write_report(run_copy)).words
+    assert "kid x1000" in words and "12.25" in words and "11.5 to 13" in words
+    assert "psnr" in words and "30.12" in words
+
+
 def test_figures_that_are_not_given_are_not_invented(run_copy):
     def blank(results):
         results["metrics"]["overall"].update(
