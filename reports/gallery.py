@@ -51,7 +51,13 @@ class Setting:
         return f"{size}, {'lossless' if self.quality is None else f'WebP quality {self.quality}'}"
 
 
-_SMALL = (Setting(None, None), Setting(None, 85), Setting(None, 60), Setting(64, 60))
+_SMALL = (
+    Setting(None, None),
+    Setting(None, 95),
+    Setting(None, 85),
+    Setting(None, 60),
+    Setting(64, 60),
+)
 _LARGE = (Setting(320, 82), Setting(224, 78), Setting(160, 72), Setting(112, 65), Setting(72, 55))
 
 
