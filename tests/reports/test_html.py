@@ -196,7 +196,7 @@ def test_how_it_was_made(page, small_run):
         manifest["judge"]["weights_sha256"],
         manifest["task"]["prompts_sha256"],
         manifest["config_sha256"],
-        manifest["git"]["commit"],
+        manifest["git"]["commit"] if manifest["git"] else "not from a repository",
         f"torch {manifest['versions']['torch']}",
         "blip3o-eval run --task geneval --model nano --judge stickers --limit 30 --num-images 2 --seed 42",
     ):
