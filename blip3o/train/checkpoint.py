@@ -112,6 +112,13 @@ def load_training_state(
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             slots.setdefault(int(index), {})[name] = value
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, slot in slots.items():
+        for name, value in slot.items():
+            if value.shape == parameters[index].shape:
+                # Moments share their parameter's memory layout (channels_last), which files do not keep; a step on
+                # mixed layouts rounds differently.
+                slot[name] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
     optimizer.load_state_dict(
         {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
     )

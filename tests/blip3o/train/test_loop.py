@@ -115,3 +115,32 @@ def test_a_time_budget_ends_the_stage_annealed():
     assert learning_rate(config, TrainState(step=50, seconds=60.0)) == pytest.approx(5e-5)
     assert is_finished(config, TrainState(step=50, seconds=60.0))
     assert not is_finished(config, TrainState(step=50, seconds=59.0))
+
+
+def test_resumed_moments_keep_the_memory_layout_of_their_parameters(tmp_path):
+    class Pictures(Regression):
+        def __init__(self):
+            super().__init__()
+            self.model = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+            self.modules = {"model": self.model}
+
+        def batch(self, step):
+            return step, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+
+        def loss(self, batch, generator):
+            return (self.model(batch[1]) - 1).square().mean(), {}
+
+    short, long = dataclasses.replace(CONFIG, save_every_s=0.0), dataclasses.replace(CONFIG)
+    whole = weights(fit(Pictures(), long, tmp_path / "whole"))
+    first = Pictures()
+    original = first.loss
+
+    def stop_at_two(batch, generator):
+        if batch[0] == 2:
+            raise KeyboardInterrupt
+        return original(batch, generator)
+
+    first.loss = stop_at_two
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, short, tmp_path / "parts")
+    assert torch.equal(whole, weights(fit(Pictures(), short, tmp_path / "parts")))
