@@ -1,0 +1,42 @@
+"""The whole recipe, every stage for a few seconds: it ends in a folder that the pipeline loads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from blip3o.pipeline import Blip3oPipeline
+from blip3o.train import nano
+from blip3o.train.cli import NANO_STAGES
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_stage_runs_resumes_and_exports(tmp_path, monkeypatch):
+    monkeypatch.setattr(nano, "CACHE_SHARD", 256)
+    short = {
+        name: dataclasses.replace(
+            getattr(nano.NanoRecipe(), name), steps=2, warmup_steps=1, log_every=1
+        )
+        for name in nano.TRAINED_STAGES
+    }
+    recipe = dataclasses.replace(nano.NanoRecipe(), **short, cache_shards=1, compile_dit=False)
+    nano.NanoTrainer(tmp_path, recipe).run(NANO_STAGES)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    nano.NanoTrainer(tmp_path, recipe).run(
+        NANO_STAGES
+    )  # everything is there: only the export is written again
+    assert before and before == {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")
+    }
+
+    pipeline = Blip3oPipeline.from_pretrained(tmp_path / "export")
+    images = pipeline("a photo of a dog", generator=torch.Generator().manual_seed(0)).images
+    assert images[0].size == (64, 64)
+    assert isinstance(pipeline.ask(images[0], "What is it?", max_new_tokens=3), str)
+    log = (tmp_path / "export" / "training.log").read_text()
+    assert all(
+        f'"stage": "{name}"' in log for name in ("clip", "decoder", "generation", "vision_words")
+    )
