@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerFast
 
+from blip3o.prompts import SYSTEM
+
 PAD, EOS = "<|endoftext|>", "<|im_end|>"
 IMAGE_START, IMAGE_END, QUERY = "[IMG]", "[/IMG]", "<image>"
 SPECIAL_TOKENS = (
@@ -23,12 +25,11 @@ SPECIAL_TOKENS = (
     IMAGE_END,
     QUERY,
 )
-SYSTEM_PROMPT = "You are a helpful assistant."
 
 # ChatML as Qwen2.5-VL writes it: a default system turn, image parts as one placeholder between the vision tokens.
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\n"
-    + SYSTEM_PROMPT
+    + SYSTEM
     + "<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"

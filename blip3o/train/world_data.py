@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.prompts import Prompts
+from blip3o.prompts import SYSTEM, Prompts
 from blip3o.stickers import Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.questions import Question, questions
@@ -73,7 +73,7 @@ def chat_pieces(turns: Sequence[tuple[str, str]], n_image_tokens: int) -> list[t
     ``n_image_tokens`` > 0 puts one picture in front of the first question. Equal to the chat template of
     :mod:`blip3o.train.tokenizer` (tested).
     """
-    pieces = [("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n", False)]
+    pieces = [(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n", False)]
     for number, (user, assistant) in enumerate(turns):
         picture = ""
         if number == 0 and n_image_tokens:
