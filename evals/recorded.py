@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
+from evals import strict_json
 from evals.errors import InputError
 
 _SHOWN_CHARACTERS = 60
@@ -45,10 +46,16 @@ class Field:
         raise InputError(f"{self.where}: {self.path or 'the line'} {problem}")
 
     def _expected(self, what: str) -> NoReturn:
-        shown = json.dumps(self.value)
-        if len(shown) > _SHOWN_CHARACTERS:
-            shown = shown[:_SHOWN_CHARACTERS] + "..."
-        self.fail(f"must be {what}, got {shown}")
+        self.fail(f"must be {what}, got {self.shown}")
+
+    @property
+    def shown(self) -> str:
+        """The value as JSON, cut where it is too long for a message."""
+        try:
+            text = json.dumps(self.value, default=str)
+        except RecursionError:  # it could be read just so; writing takes more of the stack
+            return "a deeply nested value"
+        return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
     def object(self) -> dict[str, Any]:
         if type(self.value) is not dict:
@@ -126,11 +133,14 @@ def read_lines(path: str | Path) -> list[Field]:
     """
     path = Path(path)
     try:
+        if path.is_char_device():  # /dev/zero has no end
+            raise InputError(f"{path}: is a device, not a file")
         raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        problem = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {problem}") from None
     lines = []
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(raw.split(b"\n"), start=1):
         if not line.strip():
             continue
         field = Field(_parse(line, f"{path}:{number}"), f"{path}:{number}")
@@ -143,17 +153,6 @@ def read_lines(path: str | Path) -> list[Field]:
 
 def _parse(line: bytes, where: str) -> Any:
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        problem = f"not UTF-8 at byte {error.start}"
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg} at column {error.colno}"
-    except RecursionError:
-        problem = "nested too deeply"
-    except ValueError as error:  # NaN, or a whole number of thousands of digits
-        problem = str(error)
-    raise InputError(f"{where}: not JSON: {problem}")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed")
+        return strict_json.parse(line)
+    except strict_json.NotJsonError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None

@@ -68,7 +68,7 @@ def _number(field: Field, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        return field.fail(f"must hold whole numbers with commas between, got {field.value!r}")
+        return field.fail(f"must hold whole numbers with commas between, got {field.shown}")
 
 
 def _pictures(field: Field) -> list[Mapping[int, str | None]]:

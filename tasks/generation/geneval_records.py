@@ -74,7 +74,7 @@ def _clause(field: Field) -> dict[str, Any]:
         parts = position.items()
         if len(parts) != 2:
             position.fail(
-                f"must be [relation, number of an earlier clause], got {position.value!r}"
+                f"must be [relation, number of an earlier clause], got {position.shown}"
             )
         clause["position"] = [parts[0].text(), parts[1].integer()]
     return clause
@@ -93,7 +93,7 @@ def _detection(field: Field) -> tuple[str, rules.Found]:
 def _float32(field: Field, count: int | None = None) -> list[float]:
     values = [field.number()] if count is None else field.numbers(count)
     if any(abs(value) > _FLOAT32_MAX for value in values):
-        field.fail(f"must stay within float32 (up to {_FLOAT32_MAX:.3g}), got {field.value!r}")
+        field.fail(f"must stay within float32 (up to {_FLOAT32_MAX:.3g}), got {field.shown}")
     return values
 
 
@@ -118,7 +118,7 @@ def _image(mode: Field, pixels: Field) -> Image.Image:
     from PIL import Image
 
     if mode.text() not in _MODES:
-        mode.fail(f"must be one of {', '.join(_MODES)}, got {mode.value!r}")
+        mode.fail(f"must be one of {', '.join(_MODES)}, got {mode.shown}")
     dtype, bands = _MODES[mode.value]
     array = _array(pixels, dtype, 2 if bands == 1 else 3)
     if bands > 1 and array.shape[2] != bands:

@@ -96,7 +96,7 @@ class Mme(QuestionTask[Question]):
         answer = record["answer"]
         gold = answer.text().lower().strip().replace(".", "")
         if gold not in ("yes", "no"):
-            answer.fail(f"must be yes or no, got {answer.value!r}")
+            answer.fail(f"must be yes or no, got {answer.shown}")
         return Question(
             record["question_id"].text(), record["question"].text(), gold, record["category"].text()
         )

@@ -95,7 +95,7 @@ class Mmmu(QuestionTask[Question]):
         name, question_type = record["id"], record["question_type"].text()
         match = _ID.fullmatch(name.text())
         if match is None:
-            name.fail(f"must be like validation_Art_Theory_1, got {name.value!r}")
+            name.fail(f"must be like validation_Art_Theory_1, got {name.shown}")
         answer = record["answer"]
         golds = answer.items() if type(answer.value) is list else [answer]
         return Question(
@@ -155,7 +155,7 @@ def _options(field: Field) -> tuple[str, ...]:
     """The options, which the data writes as the text of a Python list."""
     parsed = _literal(field.text())
     if type(parsed) not in (list, tuple) or not parsed:
-        field.fail(f"must be the text of a list of options, got {field.value!r}")
+        field.fail(f"must be the text of a list of options, got {field.shown}")
     return tuple(map(str, parsed))
 
 

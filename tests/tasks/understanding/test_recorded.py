@@ -138,11 +138,11 @@ def test_an_unknown_compat_is_refused(golden: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "change", "expected"),
     [
-        ("mme", {"answer": "Maybe"}, "doc.answer must be yes or no, got 'Maybe'"),
+        ("mme", {"answer": "Maybe"}, 'doc.answer must be yes or no, got "Maybe"'),
         ("mme", {"question": None}, "doc.question must be a string, got null"),
         ("mmmu", {"options": "red, blue"}, "doc.options must be the text of a list of options"),
         ("mmmu", {"options": "[]"}, "doc.options must be the text of a list of options"),
-        ("mmmu", {"id": "x"}, "doc.id must be like validation_Art_Theory_1, got 'x'"),
+        ("mmmu", {"id": "x"}, 'doc.id must be like validation_Art_Theory_1, got "x"'),
         ("mmmu", {"answer": 3}, "doc.answer must be a string, got 3"),
         ("vqav2", {"answers": []}, "doc.answers must hold the annotators' answers"),
         ("vqav2", {"answers": [{}]}, "doc.answers[0].answer is missing"),
