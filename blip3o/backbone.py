@@ -50,7 +50,14 @@ class Backbone(Protocol):
         cache: Any = None,
         use_cache: bool = False,
     ) -> BackboneOutput:
-        """Causal forward with plain positions (B, L); attention_mask covers the cache, too."""
+        """Causal forward; attention_mask covers the cache, too. Positions are (B, L), or (3, B, L) where the
+        backbone's own positions have three axes."""
+        ...
+
+    def own_positions(
+        self, input_ids: Tensor, attention_mask: Tensor, image_grid_thw: Tensor | None = None
+    ) -> Tensor:
+        """Positions that the backbone uses when it answers: (B, L), or (3, B, L) with pictures on three axes."""
         ...
 
     def logits(self, hidden_states: Tensor) -> Tensor: ...
@@ -169,17 +176,29 @@ class QwenBackbone(nn.Module):
         cache: Any = None,
         use_cache: bool = False,
     ) -> BackboneOutput:
-        """inputs_embeds (B, L, D); attention_mask (B, cached + L); position_ids (B, L)."""
+        """inputs_embeds (B, L, D); attention_mask (B, cached + L); position_ids (B, L) or (3, B, L)."""
         if use_cache and cache is None:
             cache = DynamicCache(config=self.vlm.config.text_config)
         output = self.vlm.model.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            position_ids=position_ids[None].expand(3, -1, -1),
+            position_ids=position_ids.expand(3, -1, -1),
             past_key_values=cache,
             use_cache=use_cache or cache is not None,
         )
         return BackboneOutput(output.last_hidden_state, output.past_key_values)
+
+    def own_positions(
+        self, input_ids: Tensor, attention_mask: Tensor, image_grid_thw: Tensor | None = None
+    ) -> Tensor:
+        """M-RoPE positions (3, B, L): text counts on, a picture spans height and width."""
+        positions: Tensor = self.vlm.model.get_rope_index(
+            input_ids,
+            self._token_types(input_ids),
+            image_grid_thw,
+            attention_mask=attention_mask,
+        )[0]
+        return positions
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """(..., D) -> (..., vocabulary)."""

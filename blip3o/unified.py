@@ -22,7 +22,7 @@ from blip3o.dit import DiT, EncodedCondition
 from blip3o.errors import ConfigError, ShapeError, WeightsError
 from blip3o.flow.loss import velocity_loss
 from blip3o.flow.path import interpolate, sigma_to_timestep
-from blip3o.flow.sampler import Solver, guide, integrate, sample_noise, sampling_sigmas
+from blip3o.flow.sampler import AfterStep, Solver, guide, integrate, sample_noise, sampling_sigmas
 from blip3o.flow.timesteps import sigma_from_uniform
 from blip3o.queries import LatentQueries
 from blip3o.released import is_unused
@@ -277,6 +277,7 @@ class Blip3oModel(PreTrainedModel):
         guidance_scale: float | None = None,
         solver: Solver = "euler",
         on_step: Any = None,
+        after_step: AfterStep | None = None,
     ) -> Tensor:
         """Image features (B, C, h, w), float32, for conditions (B, Q, H).
 
@@ -284,6 +285,8 @@ class Blip3oModel(PreTrainedModel):
         without a prompt is all zeros. Noise comes from one CPU generator per sample, or is given.
 
         Args: on_step: called as (step, x, velocity of both halves (2B, C, h, w) or (B, ...) without guidance).
+            after_step: see ``integrate``.
+        With ``compat`` released, guidance and steps run in the network's precision, as upstream; else in float32.
         Raises: ConfigError, ShapeError.
         """
         flow, batch = self.config.flow, len(condition)
@@ -300,6 +303,7 @@ class Blip3oModel(PreTrainedModel):
             )
         dtype = self.dit.patch_embedder.proj.weight.dtype
         is_guided = scale != 1.0
+        working = dtype if self.config.compat == "released" else torch.float32
         encoded = (
             self._encode_guided(condition.to(dtype))
             if is_guided
@@ -310,23 +314,26 @@ class Blip3oModel(PreTrainedModel):
         def velocity(x: Tensor, timestep: Tensor) -> Tensor:
             x = x.to(dtype)
             if not is_guided:
-                current[:] = [self.dit(x, timestep, encoded).float()]
+                current[:] = [self.dit(x, timestep, encoded).to(working)]
                 return current[0]
-            both = self.dit(torch.cat([x, x]), torch.cat([timestep, timestep]), encoded).float()
+            both = self.dit(torch.cat([x, x]), torch.cat([timestep, timestep]), encoded)
+            both = both.to(working)
             current[:] = [both]
             return guide(*both.chunk(2), scale)
 
         def report(step: int, x: Tensor, _: Tensor) -> None:
             on_step(step, x, current[0])
 
-        return integrate(
+        features = integrate(
             velocity,
-            noise.to(condition.device, torch.float32),
+            noise.to(condition.device, working),
             sampling_sigmas(steps, flow.sampling_shift),
             solver=solver,
             truncate_timesteps=self.config.compat == "released",
             on_step=report if on_step is not None else None,
+            after_step=after_step,
         )
+        return features.float()
 
     def _encode_guided(self, condition: Tensor) -> EncodedCondition:
         """Condition of the doubled batch: B times the zero condition, encoded once, then the real ones."""

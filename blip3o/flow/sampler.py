@@ -17,6 +17,8 @@ from blip3o.flow.path import sigma_to_timestep
 
 Solver = Literal["euler", "heun"]
 VelocityFunction = Callable[[Tensor, Tensor], Tensor]  # (x (B, ...), timestep (B,)) -> velocity
+# (step, timestep () in 0..1000, x after the step) -> the x to go on with, or None to end here with this x
+AfterStep = Callable[[int, Tensor, Tensor], Tensor | None]
 
 
 def sampling_sigmas(num_inference_steps: int, shift: float = 1.0) -> Tensor:
@@ -64,12 +66,17 @@ def integrate(
     solver: Solver = "euler",
     truncate_timesteps: bool = False,
     on_step: Callable[[int, Tensor, Tensor], None] | None = None,
+    after_step: AfterStep | None = None,
 ) -> Tensor:
     """Integrate dx/dsigma = velocity along ``sigmas`` from noise (first) to data (last).
 
     Args: velocity_function: x (B, ...), timestep (B,) -> velocity like x. noise (B, ...). sigmas (n + 1,),
         falling. truncate_timesteps: show the network whole timesteps, as the released inference code
-        does. on_step: called as (step, x before the step, velocity) for inspection.
+        does. on_step: called as (step, x before the step, velocity) for inspection. after_step: sees x after
+        each step and may replace it or end the integration.
+
+    A velocity in half precision is integrated as diffusers' scheduler does it: the sum in float32, the
+    result in the velocity's precision.
     """
     if sigmas.ndim != 1 or len(sigmas) < 2:
         raise ShapeError(
@@ -87,13 +94,19 @@ def integrate(
     x = noise
     for step in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
-        delta = float(sigma_next - sigma)
+        delta = sigma_next - sigma
         velocity = evaluate(x, sigma)
         if on_step is not None:
             on_step(step, x, velocity)
-        stepped = x + delta * velocity
+        stepped = (x.float() + delta * velocity).to(velocity.dtype)
         # The last step of Heun would need the velocity at sigma = 0, where there is nothing to correct.
         if solver == "heun" and sigma_next > 0:
-            stepped = x + delta * 0.5 * (velocity + evaluate(stepped, sigma_next))
+            mean = 0.5 * (velocity + evaluate(stepped, sigma_next))
+            stepped = (x.float() + delta * mean).to(velocity.dtype)
         x = stepped
+        if after_step is not None:
+            changed = after_step(step, sigma_to_timestep(sigma), x)
+            if changed is None:
+                break
+            x = changed
     return x
