@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from evals import stats
 from evals.api import MetricValue
-from evals.errors import UsageError
+from evals.comparison import check_comparable, paired_comparisons, run_names
 from evals.results import RunData
 from reports import tables
 from reports.embed import data_uri, script_json
@@ -49,51 +48,12 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
         ],
         "banners": common,
         "metrics": _metric_rows(runs),
-        "differences": _differences(samples, shared, list(task["groups"]), names),
+        "differences": paired_comparisons(runs) if shared else [],
         "n_shared": len(shared),
         "meanings": MEANINGS,
         "gallery_json": script_json(_gallery(runs, samples, names)),
         "downloads": _downloads(runs, names),
     }
-
-
-def check_comparable(runs: Sequence[RunData]) -> None:
-    """Refuse runs of different tasks, prompts or judges. Raises UsageError."""
-    first = runs[0]
-
-    def judge_of(run: RunData) -> Any:
-        judge = run.manifest["judge"]
-        return judge and (judge["name"], judge["version"], judge["weights_sha256"][:12])
-
-    for run in runs[1:]:
-        pairs = {
-            "task": (first.manifest["task"]["name"], run.manifest["task"]["name"]),
-            "task version": (first.manifest["task"]["version"], run.manifest["task"]["version"]),
-            "prompts": (
-                first.manifest["task"]["prompts_sha256"],
-                run.manifest["task"]["prompts_sha256"],
-            ),
-            "judge": (judge_of(first), judge_of(run)),
-        }
-        differing = [f"{key}: {a} and {b}" for key, (a, b) in pairs.items() if a != b]
-        if differing:
-            raise UsageError(
-                f"{first.root} and {run.root} do not compare ({'; '.join(differing)}): "
-                "report them one by one, or judge both with the same judge"
-            )
-
-
-def run_names(runs: Sequence[RunData]) -> list[str]:
-    """Model names; the configuration's first digits, then a number, tell equal ones apart."""
-    names = [str(run.manifest["model"]["name"]) for run in runs]
-    if len(set(names)) < len(names):
-        names = [f"{n} {r.manifest['config_sha256'][:8]}" for n, r in zip(names, runs, strict=True)]
-    seen: dict[str, int] = {}
-    for i, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            names[i] = f"{name} ({seen[name]})"
-    return names
 
 
 def _metric_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
@@ -105,52 +65,6 @@ def _metric_rows(runs: Sequence[RunData]) -> list[dict[str, Any]]:
         if any(cell is not None and cell.value is not None for cell in cells):
             rows.append({"name": name, "cells": cells})
     return rows
-
-
-def _differences(
-    samples: Sequence[pandas.DataFrame],
-    shared: Sequence[tuple[str, int]],
-    groups: Sequence[str],
-    names: Sequence[str],
-) -> list[dict[str, Any]]:
-    """Per further run: the difference to the first in each group and overall, on shared samples only.
-
-    p-values are Holm-adjusted over everything in the table.
-    """
-    if not shared:
-        return []
-    aligned = []
-    for frame in samples:
-        indexed = frame.set_index(["sample_id", "image_index"]).loc[list(shared)]
-        aligned.append(indexed["value"].astype(float).to_numpy())
-    first = samples[0].set_index(["sample_id", "image_index"]).loc[list(shared)]
-    group_of = list(first["group"])
-    prompts = [sample_id for sample_id, _ in shared]
-    bounded = all(((v >= 0) & (v <= 1)).all() for v in aligned)
-    present = [g for g in groups if g in set(group_of)]
-    found = []
-    for run, values in enumerate(aligned[1:], 1):
-        parts: list[tuple[str, stats.PairedDifference]] = []
-        if len(present) == len(groups) > 1:
-            overall = stats.paired_difference(
-                values, aligned[0], prompts, group_of, bounded=bounded
-            )
-            parts.append(("overall", overall))
-        for group in present:
-            rows = [i for i, g in enumerate(group_of) if g == group]
-            difference = stats.paired_difference(
-                values[rows], aligned[0][rows], [prompts[i] for i in rows], bounded=bounded
-            )
-            parts.append((group, difference))
-        found.append((run, parts))
-    adjusted = iter(stats.holm(d.p_value for _, parts in found for _, d in parts))
-    return [
-        {
-            "name": names[run],
-            "rows": [{"group": group, "d": d, "p": next(adjusted)} for group, d in parts],
-        }
-        for run, parts in found
-    ]
 
 
 def _gallery(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evals.errors import InputError, StoreError, UsageError
+from evals.jsonl import read_rows
 from evals.results import load
 from reports.html import write_report
 
@@ -72,7 +73,7 @@ def page(small_run, tmp_path_factory) -> Page:
 
 
 def edit_rows(path: Path, change) -> None:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = list(read_rows(path))
     for number, row in enumerate(rows):
         change(number, row)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -471,7 +472,7 @@ def test_the_same_run_twice_differs_by_nothing(small_run, tmp_path):
 
 
 def test_runs_of_two_judges_are_not_set_side_by_side(small_run, double_run, tmp_path):
-    with pytest.raises(UsageError, match=r"do not compare \(.*judge: \('stickers'.*'dummy'"):
+    with pytest.raises(UsageError, match=r"do not compare \(.*judge: stickers 1 \(b+\) and dummy"):
         write_report([small_run, double_run], tmp_path / "both.html")
 
 
