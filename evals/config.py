@@ -14,10 +14,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from evals.api import Identity
-from evals.errors import ConfigError, InputError, suggest
+from evals.errors import ConfigError, InputError, shown, suggest
 
 MAX_SEED = 2**53 - 1
 FINGERPRINT_VERSION = 1
@@ -25,8 +35,32 @@ FINGERPRINT_VERSION = 1
 BatchSize = Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
 
 
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Arguments are written into the manifest, so they have to be what JSON can hold."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise PydanticCustomError(
+            "not_json", "must be texts, finite numbers, true, false, null, and lists and maps of them"
+        ) from None
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+Arguments = Annotated[dict[str, Any], AfterValidator(_as_json)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        """`limit: true` would be a limit of 1."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise PydanticCustomError("truth_value", "true and false are not among its values")
+        return value
 
 
 class ModelConfig(_Section):
@@ -44,7 +78,7 @@ class ModelConfig(_Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: the weights' own"
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="further arguments of the model")
+    args: Arguments = Field(default_factory=dict, description="further arguments of the model")
 
 
 class GenerationConfig(_Section):
@@ -61,7 +95,7 @@ class JudgeConfig(_Section):
 
     name: str = Field("auto", min_length=1, description="auto: the judge of the model's domain")
     batch_size: BatchSize = "auto"
-    args: dict[str, Any] = Field(default_factory=dict, description="further arguments of the judge")
+    args: Arguments = Field(default_factory=dict, description="further arguments of the judge")
 
 
 class TrackingConfig(_Section):
@@ -128,42 +162,50 @@ def set_key(layer: dict[str, Any], key: str, value: Any) -> None:
     """Put a value at a dotted key of a nested layer. Raises ConfigError for an unknown key."""
     key = {"model": "model.name", "judge": "judge.name"}.get(key, key)
     known = keys()
-    if key not in known and not any(key.startswith(f"{o}.") for o in _OPEN):
-        raise ConfigError(f"unknown key {key!r}.{suggest(key, known)}")
+    is_open = any(key.startswith(f"{o}.") for o in _OPEN) and all(key.split("."))
+    if key not in known and not is_open:
+        raise ConfigError(f"unknown key {shown(key)}.{suggest(key, known)}")
     *parents, last = key.split(".")
     for parent in parents:
         layer = layer.setdefault(parent, {})
+        if not isinstance(layer, dict):
+            raise ConfigError(f"key {key!r} cannot be set: {parent!r} was given as {shown(layer)}")
     layer[last] = value
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
     """``"generation.steps=20"`` -> ("generation.steps", 20); the value is read as YAML."""
-    import yaml
+    from evals.yaml_settings import SettingsError, parse
 
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: give key=value, such as generation.steps=20")
+        raise ConfigError(f"--set {shown(text)}: give key=value, such as generation.steps=20")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return key.strip(), parse(value)
+    except SettingsError as error:
         raise ConfigError(
-            f"--set {text!r}: the value is not valid YAML ({_first_line(error)})"
+            f"--set {shown(text)}: the value is not valid YAML ({error.problem})"
         ) from None
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
     """A YAML or JSON file as a nested layer. Raises InputError with the file's name."""
-    import yaml
+    from evals.strict_json import NotJsonError
+    from evals.strict_json import parse as parse_json
+    from evals.yaml_settings import MAX_BYTES, SettingsError, parse
 
     try:
-        with open(path, encoding="utf-8") as file:
-            data = yaml.safe_load(file)
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)  # a device without end is not read to the end
+        is_json = str(path).lower().endswith(".json")
+        data = parse_json(raw) if is_json else parse(raw.decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config file {path}: cannot be read ({_first_line(error)})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"config file {place}: not valid YAML ({_first_line(error)})") from None
+    except NotJsonError as error:
+        raise InputError(f"config file {path}: not valid JSON ({error})") from None
+    except SettingsError as error:
+        place = f"{path}:{error.line}" if error.line else str(path)
+        raise InputError(f"config file {place}: not valid YAML ({error.problem})") from None
     if not isinstance(data, Mapping):
         raise InputError(f"config file {path}: expected keys and values, got {type(data).__name__}")
     layer: dict[str, Any] = {}
@@ -209,6 +251,7 @@ def _explain(error: Any, origins: Mapping[str, str]) -> str:
     parts = [str(p) for p in error["loc"] if str(p) in _field_names()]
     key, value = ".".join(parts) or ".".join(map(str, error["loc"])), error.get("input")
     origin = f" (from {origins[key]})" if key in origins else ""
+    value = shown(value)
     if error["type"] == "missing":
         return f"{key} is required"
     bounds = [
@@ -226,9 +269,9 @@ def _explain(error: Any, origins: Mapping[str, str]) -> str:
         expected = "auto, cpu, mps, cuda or cuda:N"
     rule = " and ".join(bounds) or (f"one of {expected}" if expected else error["msg"].lower())
     return (
-        f"{key} = {value!r}{origin} is not allowed: must be {rule}"
+        f"{key} = {value}{origin} is not allowed: must be {rule}"
         if bounds or expected
-        else (f"{key} = {value!r}{origin} is not allowed: {rule}")
+        else (f"{key} = {value}{origin} is not allowed: {rule}")
     )
 
 

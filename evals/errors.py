@@ -20,6 +20,7 @@ line prints it without a traceback; anything that is not an ``EvalError`` keeps 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -77,11 +78,26 @@ class TooManyFailuresError(EvalError):
     """The share of failed samples is larger than allowed."""
 
 
+_SHOWN_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """The value as a message shows it: one line, and not the megabyte that somebody may have given."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = _SHOWN_CHARACTERS
+    try:
+        text = short.repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return f"a {type(value).__name__}"
+    limit = 2 * _SHOWN_CHARACTERS
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
     """``" Did you mean: a, b?"`` for names close to ``name``, else a list of what is known."""
     names = list(dict.fromkeys(known))
     lowered = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), list(lowered), n=limit, cutoff=0.6)
+    close = difflib.get_close_matches(name[:200].lower(), list(lowered), n=limit, cutoff=0.6)
     if close:
         return f" Did you mean: {', '.join(lowered[c] for c in close)}?"
     return f" Known: {', '.join(sorted(names))}." if names else " None are registered."
@@ -89,4 +105,4 @@ def suggest(name: str, known: Iterable[str], limit: int = 3) -> str:
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """``Unknown task 'genval'. Did you mean: geneval?``"""
-    return UnknownNameError(f"Unknown {kind} {name!r}.{suggest(name, known)}")
+    return UnknownNameError(f"Unknown {kind} {shown(name)}.{suggest(name, known)}")
