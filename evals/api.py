@@ -1,6 +1,6 @@
 """Nouns of the harness: what tasks, models, judges and metrics hand to each other.
 
-Standard library only, so that a plug-in can be written, listed and tested without torch. A *task*
+Standard library and ``evals.redact`` only, so that a plug-in can be written, listed and tested without torch. A *task*
 yields samples and turns outputs into scores; a *model* makes the outputs; a *judge* answers
 questions about an image; a *metric* turns all scores into one value. ``evals.runner`` moves these
 values between them and onto disk; nobody else needs to know about files, batches or resume.
@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
+
+from evals.redact import redact, redact_json
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels; the end is exclusive."""
@@ -199,7 +201,8 @@ class Identity:
     picture it makes or was measured on ("stickers", "photos", "test", "unknown"). ``is_test_double``
     puts a red banner on every report. ``settings`` are the resolved settings that change its outputs
     (dtype, steps, guidance_scale, thresholds): resume is refused when one differs. ``batch_size`` is
-    what "auto" becomes. ``info`` holds further JSON values for the manifest.
+    what "auto" becomes. ``info`` holds further JSON values for the manifest. Name, settings and info go
+    into manifests, reports and MLflow: secrets are taken out of them here.
     """
 
     name: str
@@ -210,6 +213,11 @@ class Identity:
     settings: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", redact(self.name))
+        object.__setattr__(self, "settings", redact_json(self.settings))
+        object.__setattr__(self, "info", redact_json(self.info))
 
 
 @runtime_checkable
