@@ -8,13 +8,15 @@ plan: position = sample position * outputs per sample + image index.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evals.api import Sample
-from evals.errors import ConfigError
+from evals.errors import ConfigError, shown
 
 _SEED_BITS = 53  # exact in JSON readers that hold numbers as doubles
+MAX_SHARDS = 100_000
 
 
 def sample_seed(run_seed: int, sample_id: str, image_index: int) -> int:
@@ -23,7 +25,7 @@ def sample_seed(run_seed: int, sample_id: str, image_index: int) -> int:
     sha256 rather than ``hash()``, which differs between processes, and rather than sums of the
     parts, which collide between neighbouring samples.
     """
-    text = f"{run_seed}\x1f{sample_id}\x1f{image_index}".encode()
+    text = f"{run_seed}\x1f{sample_id}\x1f{image_index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> (64 - _SEED_BITS)
 
 
@@ -122,9 +124,9 @@ def cut(total: int, size: int) -> Iterator[Batch]:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """``"2/8"`` -> (2, 8). Raises ConfigError unless 0 <= i < n."""
-    left, slash, right = text.partition("/")
-    if slash and left.isdecimal() and right.isdecimal() and int(left) < int(right) <= 100_000:
+    left, _, right = text.partition("/")
+    if re.fullmatch(r"[0-9]{1,6}/[0-9]{1,6}", text) and int(left) < int(right) <= MAX_SHARDS:
         return int(left), int(right)
     raise ConfigError(
-        f"shard {text!r}: give i/n with i from 0 to n-1, such as 0/4 for the first of four"
+        f"shard {shown(text)}: give i/n with i from 0 to n-1, such as 0/4 for the first of four"
     )

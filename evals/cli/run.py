@@ -189,10 +189,10 @@ def shard_of_launcher() -> tuple[int, int]:
     """(rank, world size) under torchrun, else the whole."""
     import os
 
+    from evals.plan import parse_shard
+
     rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-    if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
-        return int(rank), int(size)
-    return 0, 1
+    return parse_shard(f"{rank}/{size}") if rank and size else (0, 1)
 
 
 def set_up_logging(is_verbose: bool, is_quiet: bool) -> None:
