@@ -12,8 +12,8 @@ NANO_STAGES = (
     "tokenizer",
     "clip",
     "decoder",
-    "understanding",
     "vision",
+    "understanding",
     "cache",
     "generation",
     "export",
@@ -60,15 +60,15 @@ def train(
     import torch
 
     from blip3o.errors import Blip3oError
-    from blip3o.train.nano import NanoTrainer
+    from blip3o.train.nano import TRAINED_STAGES, NanoTrainer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     budgets: dict[str, float] = {}
     for entry in minutes:
         name, _, value = entry.partition("=")
-        if name not in (*NANO_STAGES, "vision_words"):
+        if name not in TRAINED_STAGES:
             raise click.UsageError(
-                f"--minutes {entry!r}: stage '{name}' is unknown; one of {', '.join(NANO_STAGES)}"
+                f"--minutes {entry!r}: '{name}' has no time budget; one of {', '.join(TRAINED_STAGES)}"
             )
         try:
             budgets[name] = float(value)

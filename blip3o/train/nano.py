@@ -1,7 +1,7 @@
 """The recipe of ``nano``: every part of a BLIP3-o, trained from nothing on the sticker world.
 
 Stages in order, each resumable in its own folder and skipped when finished:
-``tokenizer`` -> ``clip`` -> ``decoder``; ``understanding`` -> ``vision``; ``cache`` -> ``generation``; ``export``.
+``tokenizer`` -> ``clip`` -> ``decoder``; ``vision`` -> ``understanding``; ``cache`` -> ``generation``; ``export``.
 The backbone is trained on understanding first and frozen for generation: the paper's sequential training.
 """
 
@@ -38,7 +38,7 @@ from blip3o.train.stages import (
     DecoderStage,
     GenerationStage,
     UnderstandingStage,
-    VisionWordsStage,
+    VisionStage,
     freeze,
 )
 from blip3o.train.tokenizer import EOS, IMAGE_END, IMAGE_START, PAD, QUERY, train_tokenizer
@@ -46,7 +46,7 @@ from blip3o.train.world_data import (
     DESCRIBE,
     IMAGINE,
     PROMPTS,
-    CellWords,
+    CellLabels,
     Conversations,
     Scenes,
     question_text,
@@ -69,7 +69,9 @@ CLIP_VOCAB_SIZE = 512
 FEATURE_CHANNELS = 32
 CACHE_SHARD = 10_240
 QUERY_SD = 3.0
-TRAINED_STAGES = ("clip", "decoder", "understanding", "vision_words", "vision", "generation")
+TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation")
+QUERIES = 16
+IMAGE_TOKENS = 16
 DIT_CONFIG: dict[str, Any] = {
     "input_size": 8,
     "patch_size": 2,
@@ -126,24 +128,20 @@ class NanoRecipe:
     )
     decoder_batch: int = 32
     feature_noise: float = 0.25
+    vision: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=700, lr=2e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=9
+        )
+    )
+    vision_batch: int = 64
     understanding: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=6000, lr=1.5e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=3
+            steps=2000, lr=1.2e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=11
         )
     )
     understanding_batch: int = 32
-    understanding_text_batch: int = 32
-    vision_words: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=2000, lr=1.5e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=5
-        )
-    )
-    vision_words_batch: int = 64
-    vision: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=4000, lr=7e-4, warmup_steps=50, weight_decay=0.05, ema_decay=0.995, seed=6
-        )
-    )
+    understanding_edits: int = 16
+    understanding_texts: int = 32
     generation: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             steps=30000, lr=1e-3, warmup_steps=100, ema_decay=0.999, seed=4
@@ -152,7 +150,7 @@ class NanoRecipe:
     generation_batch: int = 48
     generation_draws: int = 3
     cache_shards: int = 12
-    compile_dit: bool = True
+    compile: bool = True
 
 
 def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
@@ -336,40 +334,50 @@ class NanoTrainer:
         ]
 
     # -- understanding -----------------------------------------------------------------------------------------------
+    def vision(self) -> nn.Module:
+        """The backbone's vision tower before it meets the language model: the target tower teaches it."""
+        backbone = self._backbone()
+        tower = backbone.model.visual
+        if not self._load("vision", {"visual": tower}):
+            encoder = self.target().encoder
+            grid = int(IMAGE_TOKENS**0.5)
+            stage = VisionStage(
+                tower,
+                encoder,
+                CellLabels("train", self.world, self.recipe.vision_batch, grid=grid),
+                _patches_for(backbone),
+                hidden_size=backbone.config.text_config.hidden_size,
+                feature_size=CLIP_CONFIG["vision_cfg"]["width"]
+                * (DIT_CONFIG["input_size"] // grid) ** 2,
+                grid=grid,
+            )
+            fit(stage, self._loop("vision"), self.folder / "vision")
+            self._finish("vision", {"visual": tower})
+        return tower
+
     def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
         """The whole backbone on pictures and text together; what it knows of text conditions generation."""
         backbone = self._backbone()
-        if not self._load("understanding", {"backbone": backbone}):
-            stage = UnderstandingStage(
-                backbone, self._conversations(), _patches_for(backbone), text_weight=1.0
-            )
-            trained = fit(stage, self._loop("understanding"), self.folder / "understanding")
-            self._finish("understanding", trained)
-        return backbone
-
-    def vision(self) -> Qwen2_5_VLForConditionalGeneration:
-        """The vision tower alone, against the frozen language model: first a word for every cell, then answers.
-
-        The language model stays as generation knows it, so that this stage may run before, after or beside it.
-        """
-        backbone = self.understanding()
-        tower = backbone.model.visual
-        if self._load("vision", {"visual": tower}):
+        if self._load("understanding", {"backbone": backbone}):
             return backbone
-        freeze(backbone)
-        tower.requires_grad_(True)
-        embed = backbone.get_input_embeddings()
-        if not self._load("vision_words", {"visual": tower}):
-            cells = CellWords("train", self.world, self.tokenizer(), self.recipe.vision_words_batch)
-            words = VisionWordsStage(tower, embed, cells, _patches_for(backbone))
-            trained = fit(words, self._loop("vision_words"), self.folder / "vision_words")
-            self._finish("vision_words", trained)
-        tower.requires_grad_(True)
-        stage = UnderstandingStage(
-            backbone, self._conversations(first=2_000_000, texts=0), _patches_for(backbone), 0.0
+        backbone.model.visual.load_state_dict(self.vision().state_dict())
+        recipe = self.recipe
+        chats = Conversations(
+            "train",
+            self.world,
+            self.tokenizer(),
+            recipe.understanding_batch,
+            n_image_tokens=IMAGE_TOKENS,
+            text_batch_size=recipe.understanding_texts,
+            edit_batch_size=recipe.understanding_edits,
+            first=6_000_000,
         )
-        stage.modules = {"visual": tower}
-        self._finish("vision", fit(stage, self._loop("vision"), self.folder / "vision"))
+        if self._can_compile():
+            for layer in backbone.model.language_model.layers:
+                layer.compile(dynamic=True)
+        stage = UnderstandingStage(backbone, chats, _patches_for(backbone), text_weight=1.0)
+        fit(stage, self._loop("understanding"), self.folder / "understanding")
+        self._finish("understanding", {"backbone": backbone})
         return backbone
 
     def _backbone(self) -> Qwen2_5_VLForConditionalGeneration:
@@ -378,17 +386,10 @@ class NanoTrainer:
         batch_equal_windows(backbone.model.visual)
         return backbone
 
-    def _conversations(self, first: int = 0, texts: int | None = None) -> Conversations:
-        recipe = self.recipe
-        return Conversations(
-            "train",
-            self.world,
-            self.tokenizer(),
-            recipe.understanding_batch,
-            n_image_tokens=16,
-            text_batch_size=recipe.understanding_text_batch if texts is None else texts,
-            first=first,
-        )
+    def _can_compile(self) -> bool:
+        """Compiled blocks are 1.2 to 1.7 times faster on a CPU, for one to two minutes of compiling; the numbers stay
+        the same up to rounding."""
+        return self.recipe.compile and shutil.which("c++") is not None
 
     # -- generation --------------------------------------------------------------------------------------------------
     def cache(self) -> None:
@@ -407,7 +408,7 @@ class NanoTrainer:
         tokenizer = self.tokenizer()
         config = Blip3oConfig(
             backbone_config={"model_type": "qwen2_5_vl", **backbone_config(tokenizer).to_dict()},
-            num_queries=16,
+            num_queries=QUERIES,
             dit_config=DIT_CONFIG,
             flow_config=FLOW_CONFIG,
             token_config={
@@ -449,9 +450,7 @@ class NanoTrainer:
             ids = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
             return model.encode_condition(ids["input_ids"], ids["attention_mask"])
 
-        if self.recipe.compile_dit and shutil.which("c++"):
-            # About 1.7 times faster on a CPU, in exchange for two minutes of compiling; the numbers stay the same up
-            # to rounding.
+        if self._can_compile():
             model.dit.compile(dynamic=False)
         stage = GenerationStage(model, batches, condition_of, self.recipe.generation_draws)
         fit(stage, self._loop("generation"), self.folder / "generation")
@@ -468,9 +467,7 @@ class NanoTrainer:
             prompts=PROMPTS.to_dict(),
             understanding=asdict(Understanding(size_px=self.world.size_px, mean=half, std=half)),
         )
-        model = self.generation()
-        model.backbone.vlm.load_state_dict(self.vision().state_dict())
-        return Blip3oPipeline(model, self.tokenizer(), self.decoder(), card)
+        return Blip3oPipeline(self.generation(), self.tokenizer(), self.decoder(), card)
 
     def export(self, folder: Path | None = None) -> None:
         """Half-precision weights and the training log, by default to ``export`` beside the stages."""

@@ -4,9 +4,8 @@
 | --- | --- | --- | --- |
 | clip | CLIP towers, channel projection, pixel decoder | - | contrastive + decoder_weight * decoder flow matching |
 | decoder | pixel decoder | target tower | decoder flow matching on (slightly noisy) features |
-| understanding | vision-language backbone | - | next token on answers and descriptions |
-| vision_words | vision tower | language model | each picture token against the words of what it shows |
-| vision | vision tower | language model | next token on answers and descriptions |
+| vision | backbone's vision tower | target tower | target tower's features, class and colour of every cell |
+| understanding | vision-language backbone | - | next token on answers, descriptions and edited scenes |
 | generation | latent queries, DiT | backbone, target tower | flow matching on features (sequential training) |
 
 ``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an
@@ -24,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.train.world_data import CellWordBatch, PictureBatch, TextBatch
+from blip3o.train.world_data import CellBatch, CellLabels, PictureBatch, TextBatch
 
 if TYPE_CHECKING:
     from blip3o.decoder import FlowPixelDecoder
@@ -149,7 +148,8 @@ class DecoderStage:
 
 
 class UnderstandingStage:
-    """Next-token prediction of answers about pictures, and of dense captions from short ones (text alone)."""
+    """Next-token prediction of answers about pictures, of scenes after an edit, and of dense captions from short ones
+    (text alone)."""
 
     name = "understanding"
 
@@ -196,37 +196,70 @@ class UnderstandingStage:
         return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean().item()
 
 
-class VisionWordsStage:
-    """A start for a vision tower under a frozen language model: every picture token is drawn to the mean input
-    embedding of the words that name what its cell shows ("red car", "light grey")."""
+class VisionStage:
+    """A start for the backbone's vision tower: every picture token must tell the features that the target tower has
+    for its cell, and the class and colour of the object there.
 
-    name = "vision_words"
+    From next-token loss alone a small tower does not begin to name objects within thousands of pictures; the target
+    tower has learned that by contrast, and hands it on densely. ``heads`` are thrown away afterwards.
+
+    Args: features_of: pictures (B, 3, S, S) -> (B, C, h, w) of the target tower, h and w multiples of ``grid``;
+        patches_of: pictures -> the vision tower's patch rows and grid; hidden_size: width of its output tokens.
+    """
+
+    name = "vision"
+    FEATURE_WEIGHT = 3.0
 
     def __init__(
         self,
         tower: nn.Module,
-        embed: nn.Module,
-        batches: Callable[[int], CellWordBatch],
+        features_of: Callable[[Tensor], Tensor],
+        batches: Callable[[int], CellBatch],
         patches_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+        *,
+        hidden_size: int,
+        feature_size: int,
+        grid: int,
     ) -> None:
-        self.modules: Mapping[str, nn.Module] = {"visual": tower}
-        self.tower, self.embed, self.batch, self.patches_of = tower, embed, batches, patches_of
+        self.heads = nn.ModuleDict(
+            {
+                "features": nn.Linear(hidden_size, feature_size),
+                "classes": nn.Linear(hidden_size, CellLabels.NUM_CLASSES),
+                "colors": nn.Linear(hidden_size, CellLabels.NUM_COLORS),
+            }
+        )
+        self.modules: Mapping[str, nn.Module] = {"visual": tower, "heads": self.heads}
+        self.tower, self.features_of, self.batch = tower, features_of, batches
+        self.patches_of, self.grid = patches_of, grid
 
-    def loss(
-        self, batch: CellWordBatch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: CellBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows, grid = self.patches_of(batch.pixels)
-        tokens = self.tower(rows, grid_thw=grid).pooler_output.float()  # (B * cells, H)
+        tokens = self.tower(rows, grid_thw=grid).pooler_output  # (B * cells, H)
         with torch.no_grad():
-            phrases = torch.stack([self.embed(ids).mean(0) for ids in batch.phrases]).float()
-        target = phrases[batch.cells.flatten()]
-        scale = phrases.std()
-        loss = F.mse_loss(tokens / scale, target / scale)
-        with torch.no_grad():
-            nearest = torch.cdist(tokens, phrases).argmin(dim=1)
-            named = batch.cells.flatten() >= batch.num_grounds
-            right = (nearest == batch.cells.flatten())[named].float().mean().item()
-        return loss, {"cell_accuracy": right}
+            wanted = cell_features(self.features_of(batch.pixels).float(), self.grid)
+        features = F.mse_loss(self.heads["features"](tokens).float(), wanted.flatten(0, 1))
+        classes, colors = (self.heads[key](tokens).float() for key in ("classes", "colors"))
+        class_loss = F.cross_entropy(classes, batch.classes.flatten())
+        color_loss = F.cross_entropy(colors, batch.colors.flatten())
+        shown = batch.classes.flatten() < CellLabels.NO_CLASS
+        right = [
+            (logits.argmax(-1) == labels.flatten())[shown].float().mean().item()
+            for logits, labels in ((classes, batch.classes), (colors, batch.colors))
+        ]
+        numbers = {
+            "features": features.item(),
+            "class_accuracy": right[0],
+            "color_accuracy": right[1],
+        }
+        return self.FEATURE_WEIGHT * features + class_loss + color_loss, numbers
+
+
+def cell_features(features: Tensor, grid: int) -> Tensor:
+    """(B, C, h, w) -> layer-normalised per position and gathered per cell: (B, grid * grid, C * h * w / grid**2)."""
+    batch, channels, height, width = features.shape
+    rows = F.layer_norm(features.movedim(1, -1), (channels,))
+    rows = rows.reshape(batch, grid, height // grid, grid, width // grid, channels)
+    return rows.transpose(2, 3).reshape(batch, grid * grid, -1)
 
 
 class GenerationStage:

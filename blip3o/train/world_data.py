@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.prompts import SYSTEM, Prompts
-from blip3o.stickers import Scene, SceneConfig, make_scene, render
+from blip3o.stickers import CLASSES, COLORS, Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt, short_caption
+from blip3o.stickers.edits import make_edit
 from blip3o.stickers.questions import Question, questions
 
 
@@ -126,12 +127,13 @@ def question_text(question: Question) -> str:
 
 
 class Conversations:
-    """Understanding data: a picture with its description or with questions, and text alone.
+    """Understanding data: pictures with a description or with questions, pictures with an edit instruction, and text
+    alone.
 
-    A description never stands in front of questions, where it would answer them without a look at the
-    picture. The text-only chats ask for the dense caption of a short prompt, so that the language side
-    learns which colour and which place belong to which object, the knowledge that image generation draws
-    on later.
+    A description never stands in front of questions, where it would answer them without a look at the picture. An
+    instruction is answered by the dense caption of the edited scene, a short prompt by that of its scene: so the
+    language side learns which colour and which place belong to which object, the knowledge that image generation
+    and editing draw on later.
     """
 
     def __init__(
@@ -142,12 +144,14 @@ class Conversations:
         batch_size: int,
         n_image_tokens: int,
         text_batch_size: int,
+        edit_batch_size: int = 0,
         first: int = 0,
-        max_questions: int = 4,
-        description_share: float = 0.35,
+        max_questions: int = 6,
+        description_share: float = 0.25,
     ) -> None:
         self.split, self.config, self.tokenizer = split, config, tokenizer
         self.batch_size, self.text_batch_size = batch_size, text_batch_size
+        self.edit_batch_size = edit_batch_size
         self.n_image_tokens, self.first, self.max_questions = n_image_tokens, first, max_questions
         self.description_share = description_share
 
@@ -155,72 +159,79 @@ class Conversations:
         total = self.batch_size + self.text_batch_size
         start = self.first + step * total
         scenes = [make_scene(self.split, start + i, self.config) for i in range(total)]
-        rng = np.random.default_rng([step, 23])
+        rng = np.random.default_rng([step, 29])
         seen, told = scenes[: self.batch_size], scenes[self.batch_size :]
-        chats = []
-        for scene in seen:
-            if rng.random() < self.description_share:
-                turns = [(DESCRIBE, long_caption(scene))]
-            else:
-                asked = questions(scene, int(rng.integers(2**31)))
-                order = rng.permutation(len(asked))[: self.max_questions]
-                turns = [(question_text(asked[k]), asked[k].answer) for k in order]
-            chats.append(chat_pieces(turns, self.n_image_tokens))
+        turns = [self._turns(scene, rng) for scene in seen]
+        first_edit = self.first + step * self.edit_batch_size
+        edits = [
+            make_edit(self.split, first_edit + i, self.config) for i in range(self.edit_batch_size)
+        ]
+        # the line break stands between a picture and its instruction wherever a model is asked to edit
+        turns += [[("\n" + edit.instruction, long_caption(edit.target))] for edit in edits]
+        chats = [chat_pieces(chat, self.n_image_tokens) for chat in turns]
         wordings = [caption_of(scene, float(rng.random()) * 0.75) for scene in told]
         text_chats = [
             chat_pieces([(IMAGINE + wording, long_caption(scene))], 0)
             for wording, scene in zip(wordings, told, strict=True)
         ]
-        pictures = to_pixels([render(scene).image for scene in seen])
+        shown = [*seen, *(edit.source for edit in edits)]
         ids = [f"{self.split}/{start + i}" for i in range(total)]
-        spoken = tokenize_chats(self.tokenizer, chats)
-        batch = TextBatch(ids[: self.batch_size], *spoken, pixels=pictures)
+        batch = TextBatch(
+            ids[: self.batch_size]
+            + [f"{self.split}/edit/{first_edit + i}" for i in range(self.edit_batch_size)],
+            *tokenize_chats(self.tokenizer, chats),
+            pixels=to_pixels([render(scene).image for scene in shown]),
+        )
         if not text_chats:
             return batch, None
         return batch, TextBatch(ids[self.batch_size :], *tokenize_chats(self.tokenizer, text_chats))
 
+    def _turns(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+        if rng.random() < self.description_share:
+            return [(DESCRIBE, long_caption(scene))]
+        asked = questions(scene, int(rng.integers(2**31)))
+        order = rng.permutation(len(asked))[: self.max_questions]
+        return [(question_text(asked[k]), asked[k].answer) for k in order]
+
 
 @dataclass
-class CellWordBatch:
-    """Pictures (B, 3, H, W) and what each cell of a grid shows: ``cells`` (B, n) indexes ``phrases``, the token
-    ids of each phrase; the first ``num_grounds`` phrases are backgrounds."""
+class CellBatch:
+    """Pictures (B, 3, H, W), and class and colour of every cell of a raster, each (B, n) of
+    :class:`CellLabels`' numbers."""
 
     ids: list[str]
     pixels: Tensor
-    cells: Tensor
-    phrases: list[Tensor]
-    num_grounds: int
+    classes: Tensor
+    colors: Tensor
 
 
-class CellWords:
-    """Scenes with a phrase for every cell of a ``grid`` x ``grid`` raster: the sticker that covers most of it, if
-    it covers at least ``share``, else the background."""
+class CellLabels:
+    """Scenes with labels for every cell of a ``grid`` x ``grid`` raster: the sticker that covers most of it, if it
+    covers at least ``share``, else no class. Classes are numbered as in CLASSES, colours as in COLORS, then an
+    object's own colours, then none."""
+
+    NO_CLASS = len(CLASSES)
+    NATURAL, NO_COLOR = len(COLORS), len(COLORS) + 1
+    NUM_CLASSES, NUM_COLORS = NO_CLASS + 1, NO_COLOR + 1
 
     def __init__(
         self,
         split: str,
         config: SceneConfig,
-        tokenizer: PreTrainedTokenizerBase,
         batch_size: int,
         first: int = 3_000_000,
         grid: int = 4,
         share: float = 0.1,
     ) -> None:
-        self.split, self.config, self.tokenizer, self.batch_size = (
-            split,
-            config,
-            tokenizer,
-            batch_size,
-        )
+        self.split, self.config, self.batch_size = split, config, batch_size
         self.first, self.grid, self.share = first, grid, share
 
-    def __call__(self, step: int) -> CellWordBatch:
+    def __call__(self, step: int) -> CellBatch:
         start = self.first + step * self.batch_size
         scenes = [make_scene(self.split, start + i, self.config) for i in range(self.batch_size)]
         drawn = [render(scene) for scene in scenes]
-        grounds = list(dict.fromkeys(scene.background.name for scene in scenes))
-        names = {name: i for i, name in enumerate(grounds)}
-        cells = np.empty((self.batch_size, self.grid**2), dtype=np.int64)
+        classes = torch.full((self.batch_size, self.grid**2), self.NO_CLASS)
+        colors = torch.full((self.batch_size, self.grid**2), self.NO_COLOR)
         for row, (scene, picture) in enumerate(zip(scenes, drawn, strict=True)):
             n, height, width = picture.masks.shape
             blocks = picture.masks.reshape(
@@ -228,17 +239,13 @@ class CellWords:
             )
             cover = blocks.mean(axis=(2, 4)).reshape(n, -1)  # (stickers, cells)
             best = cover.argmax(axis=0)
-            for cell in range(self.grid**2):
-                phrase = scene.background.name
-                if cover[best[cell], cell] >= self.share:
-                    sticker = scene.stickers[best[cell]]
-                    phrase = " ".join(filter(None, (sticker.color, sticker.class_name)))
-                cells[row, cell] = names.setdefault(phrase, len(names))
-        ids = self.tokenizer([f" {name}" for name in names], add_special_tokens=False)["input_ids"]
-        return CellWordBatch(
+            for cell in np.flatnonzero(cover.max(axis=0) >= self.share):
+                sticker = scene.stickers[best[cell]]
+                classes[row, cell] = CLASSES.index(sticker.class_name)
+                colors[row, cell] = COLORS.index(sticker.color) if sticker.color else self.NATURAL
+        return CellBatch(
             [f"{self.split}/{start + i}" for i in range(self.batch_size)],
             to_pixels([picture.image for picture in drawn]),
-            torch.from_numpy(cells),
-            [torch.tensor(phrase) for phrase in ids],
-            len(grounds),
+            classes,
+            colors,
         )

@@ -6,15 +6,18 @@ import pytest
 import torch
 
 from blip3o.errors import DataError
-from blip3o.stickers import SceneConfig, make_scene, render
+from blip3o.stickers import CLASSES, COLORS, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt
+from blip3o.stickers.edits import make_edit
 from blip3o.train.feature_cache import CachedFeatures, cache_key, write_shard
+from blip3o.train.stages import cell_features
 from blip3o.train.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from blip3o.train.world_data import (
-    CellWords,
+    CellLabels,
     Conversations,
     Scenes,
     chat_pieces,
+    to_pixels,
     tokenize_chats,
 )
 
@@ -69,21 +72,42 @@ def test_a_batch_is_a_function_of_its_step(tokenizer):
     assert other.ids != seen.ids
 
 
-def test_every_cell_is_named_after_what_covers_it(tokenizer):
-    words = CellWords("train", WORLD, tokenizer, 4, first=0)
-    batch = words(0)
+def test_an_edit_is_answered_by_the_caption_of_the_edited_scene(tokenizer):
+    chats = Conversations("train", WORLD, tokenizer, 1, 16, text_batch_size=0, edit_batch_size=3)
+    batch, _ = chats(2)
+    assert batch.ids[1:] == [f"train/edit/{i}" for i in (6, 7, 8)] and len(batch.pixels) == 4
+    for row, index in enumerate((6, 7, 8), start=1):
+        edit = make_edit("train", index, WORLD)
+        learned = tokenizer.decode(batch.labels[row][batch.labels[row] != -100])
+        assert learned == f"{long_caption(edit.target)}<|im_end|>"
+        asked = tokenizer.decode(batch.input_ids[row])
+        assert f"<|vision_end|>\n{edit.instruction}<|im_end|>" in asked
+        assert torch.equal(batch.pixels[row], to_pixels([render(edit.source).image])[0])
+
+
+def test_every_cell_is_labelled_after_what_covers_it():
+    batch = CellLabels("train", WORLD, 4, first=0)(0)
     for row in range(4):
         scene = make_scene("train", row, WORLD)
         masks = render(scene).masks
         for cell in range(16):
             y, x = divmod(cell, 4)
             cover = masks[:, 16 * y : 16 * y + 16, 16 * x : 16 * x + 16].mean(axis=(1, 2))
-            name = tokenizer.decode(batch.phrases[batch.cells[row, cell]]).strip()
+            class_, color = batch.classes[row, cell], batch.colors[row, cell]
             if cover.max() < 0.1:
-                assert name == scene.background.name
+                assert class_ == CellLabels.NO_CLASS and color == CellLabels.NO_COLOR
             else:
                 sticker = scene.stickers[cover.argmax()]
-                assert name == f"{sticker.color or ''} {sticker.class_name}".strip()
+                assert CLASSES[class_] == sticker.class_name
+                assert (*COLORS, None)[color] == sticker.color
+
+
+def test_cell_features_gather_the_positions_of_each_cell():
+    features = torch.randn(2, 5, 8, 8)
+    cells = cell_features(features, grid=4)
+    normal = torch.nn.functional.layer_norm(features.movedim(1, -1), (5,))
+    own = normal[1, 2:4, 6:8].reshape(-1)  # rows 2-3 and columns 6-7 are the cell (1, 3)
+    assert cells.shape == (2, 16, 20) and torch.allclose(cells[1, 1 * 4 + 3], own)
 
 
 def test_cached_features_are_those_of_their_scenes_and_stale_ones_are_refused(tmp_path):
