@@ -93,14 +93,15 @@ def _mapping(node: Any, depth: int) -> dict[str, Any]:
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise SettingsError("a key must be a name", _line(key))
-        if key.value in found:
-            raise SettingsError(f"key {key.value[:60]!r} stands twice", _line(key))
-        found[key.value] = _value(value, depth + 1)
+        name = _text(key)
+        if name in found:
+            raise SettingsError(f"key {name[:60]!r} stands twice", _line(key))
+        found[name] = _value(value, depth + 1)
     return found
 
 
 def _scalar(node: Any) -> Any:
-    kind, text = node.tag.removeprefix(_STANDARD), node.value
+    kind, text = node.tag.removeprefix(_STANDARD), _text(node)
     if kind == "str":
         return text
     try:
@@ -116,6 +117,15 @@ def _scalar(node: Any) -> Any:
     except (KeyError, ValueError):  # a tag that does not fit, or thousands of digits
         raise SettingsError(f"{text[:60]!r} is not a {kind}", _line(node)) from None
     raise SettingsError(f"tag {node.tag!r} is not allowed", _line(node))
+
+
+def _text(node: Any) -> str:
+    """The text of a scalar. Two escapes of JSON, "\\ud83d\\ude00", make one character, as they do there."""
+    try:
+        text: str = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise SettingsError("half of a surrogate pair is no character", _line(node)) from None
+    return text
 
 
 def _check_tag(node: Any, kind: str) -> None:
