@@ -14,7 +14,7 @@ typed ``Any`` here because this file imports neither library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -194,6 +194,24 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What a metric averages: its value is ``scale`` times the mean of ``values``.
+
+    ``keys`` name what each value was measured on, the same in every run, so that two runs can be paired:
+    (sample id, image index), or whatever the metric's unit is. ``clusters`` are the independent units
+    (prompts). With ``strata`` the value is the plain mean of the strata's means. ``is_bounded``: all
+    values lie in [0, 1] by definition.
+    """
+
+    keys: tuple[Hashable, ...]
+    values: tuple[float, ...]
+    clusters: tuple[Hashable, ...]
+    strata: tuple[Hashable, ...] | None = None
+    scale: float = 1.0
+    is_bounded: bool = True
+
+
+@dataclass(frozen=True)
 class Identity:
     """What a model or judge is, known before anything heavy is loaded.
 
@@ -317,6 +335,14 @@ class Metric(Protocol):
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         """The figure over ``rows`` (all groups; a metric picks its own). Pure."""
+
+
+@runtime_checkable
+class PairedMetric(Metric, Protocol):
+    """A metric that says what it averages, so that ``compare`` can pair two runs by it."""
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
+        """The values behind ``compute`` of the same rows; None where ``compute`` gives no value."""
 
 
 @runtime_checkable

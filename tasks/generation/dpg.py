@@ -30,7 +30,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Metric, MetricValue, Sample, Score, ScoreItem, ScoreRow, TaskKind
+from evals.api import Metric, MetricValue, Sample, Score, ScoreItem, ScoreRow, TaskKind, Terms
 from evals.errors import InputError, JudgeError, MissingRequirementError
 from tasks.generation import dpg_rules as rules
 
@@ -210,9 +210,16 @@ class Figure:
     higher_is_better: bool = True
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
+        return _percent(self, self.terms(rows), len(rows))
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
         scores = _rescore(self.task, self.mode, rows)
-        pairs = [(value, name) for name, one in scores.images.items() for value in one.crop_scores]
-        return _percent(self, pairs, len(rows))
+        found = [
+            ((name, number), value)
+            for name, one in scores.images.items()
+            for number, value in enumerate(one.crop_scores)
+        ]
+        return _terms(found)
 
 
 @dataclass(frozen=True)
@@ -225,16 +232,19 @@ class Category:
     higher_is_better: bool = True
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
+        terms = self.terms(rows)
+        unscored = sum(not row.score.details.get("answers") for row in rows)
+        return _percent(self, terms, len(terms.values) + unscored)
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
         questions = rules.fixed_items(self.task.rows)
-        pairs, unscored = [], 0
+        found = []
         for row in rows:
-            answers = row.score.details.get("answers", {})
-            unscored += not answers
-            for pid, text in answers.items():
+            for pid, text in row.score.details.get("answers", {}).items():
                 category = questions[row.sample_id][int(pid)].category or ""
                 if category.split("-")[0].strip() == self.name:
-                    pairs.append((float(text == "yes"), row.sample_id))
-        return _percent(self, pairs, len(pairs) + unscored)
+                    found.append(((row.sample_id, row.index, pid), float(text == "yes")))
+        return _terms(found)
 
 
 def _rescore(task: Dpg, mode: Any, rows: Sequence[ScoreRow]) -> rules.Scores:
@@ -246,15 +256,24 @@ def _rescore(task: Dpg, mode: Any, rows: Sequence[ScoreRow]) -> rules.Scores:
     return mode(task.rows, pic_num, list(answers), answers)  # type: ignore[no-any-return]
 
 
-def _percent(metric: Metric, pairs: Sequence[tuple[float, str]], total: int) -> MetricValue:
+def _terms(found: Sequence[tuple[tuple[str, ...], float]]) -> Terms:
+    """Values with their keys, which begin with the prompt's id; in percent."""
+    return Terms(
+        keys=tuple(key for key, _ in found),
+        values=tuple(value for _, value in found),
+        clusters=tuple(key[0] for key, _ in found),
+        scale=100.0,
+    )
+
+
+def _percent(metric: Metric, terms: Terms, total: int) -> MetricValue:
     from evals import stats
 
-    if not pairs:
+    if not terms.values:
         return MetricValue(
             metric.name, None, 0, total, unit=metric.unit, clusters=0, note="nothing was scored"
         )
-    values, clusters = zip(*pairs, strict=True)
-    estimate = stats.mean(values, clusters, bounded=True)
+    estimate = stats.mean(terms.values, terms.clusters, bounded=True)
     return MetricValue(
         name=metric.name,
         value=100 * estimate.value,

@@ -27,7 +27,17 @@ from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Detection, Metric, MetricValue, Sample, Score, ScoreItem, ScoreRow, TaskKind
+from evals.api import (
+    Detection,
+    Metric,
+    MetricValue,
+    Sample,
+    Score,
+    ScoreItem,
+    ScoreRow,
+    TaskKind,
+    Terms,
+)
 
 if TYPE_CHECKING:
     from evals.metrics.accuracy import MeanOfGroups
@@ -63,9 +73,13 @@ class Half:
         return self.metric.higher_is_better
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
-        return self.metric.compute(
-            [row for row in rows if row.score.details.get("held_out") is self.is_held_out]
-        )
+        return self.metric.compute(self._mine(rows))
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
+        return self.metric.terms(self._mine(rows))
+
+    def _mine(self, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+        return [row for row in rows if row.score.details.get("held_out") is self.is_held_out]
 
 
 class GenEval:

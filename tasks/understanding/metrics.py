@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evals.api import MetricValue, ScoreRow
+from evals.api import MetricValue, ScoreRow, Terms
 
 if TYPE_CHECKING:
     from evals.stats import Estimate
@@ -49,10 +49,17 @@ class Mean:
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         from evals import stats
 
-        pairs = [(v, self._cluster(r)) for r in rows if (v := self.value_of(r)) is not None]
-        values, clusters = ([p[0] for p in pairs], [p[1] for p in pairs])
-        estimate = stats.mean(values, clusters, bounded=True)
+        terms = self.terms(rows)
+        estimate = stats.mean(terms.values, terms.clusters, bounded=True)
         return to_value(self.name, estimate, unscored(rows), self.unit, self.higher_is_better)
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
+        found = [(v, r) for r in rows if (v := self.value_of(r)) is not None]
+        return Terms(
+            keys=tuple((r.sample_id, r.index) for _, r in found),
+            values=tuple(v for v, _ in found),
+            clusters=tuple(self._cluster(r) for _, r in found),
+        )
 
     def _cluster(self, row: ScoreRow) -> Hashable:
         return row.score.details[self.cluster] if self.cluster else row.sample_id

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evals.api import Metric, MetricValue, Score, ScoreRow
+from evals.api import Metric, MetricValue, Score, ScoreRow, Terms
 from evals.recorded import Field
 from tasks.choices import extract_letter
 from tasks.understanding.base import QuestionTask, optional_text
@@ -181,6 +181,21 @@ class CircularAccuracy:
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         from evals import stats
 
+        terms = self.terms(rows)
+        estimate = stats.mean(terms.values, bounded=True)
+        return to_value(self.name, estimate, len(self._questions(rows)) - len(terms.values))
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
+        """One term per question all of whose rows have a score."""
+        whole = {
+            index: values for index, values in self._questions(rows).items() if None not in values
+        }
+        numbers = tuple(whole)
+        return Terms(numbers, tuple(float(all(v)) for v in whole.values()), numbers)
+
+    @staticmethod
+    def _questions(rows: Sequence[ScoreRow]) -> dict[int, list[float | None]]:
+        """Number of the main row -> the values of all its rows."""
         questions: dict[int, list[float | None]] = {}
         mains = set()
         for row in rows:
@@ -188,10 +203,7 @@ class CircularAccuracy:
             questions.setdefault(number % COPIES_FROM, []).append(row.score.value)
             if number < COPIES_FROM:
                 mains.add(number)
-        verdicts = [values for index, values in questions.items() if index in mains]
-        scored = [float(all(values)) for values in verdicts if None not in values]
-        estimate = stats.mean(scored, bounded=True)
-        return to_value(self.name, estimate, len(verdicts) - len(scored))
+        return {index: values for index, values in questions.items() if index in mains}
 
 
 class LmmsEval:

@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from evals.api import Metric, MetricValue, Score, ScoreRow
+from evals.api import Metric, MetricValue, Score, ScoreRow, Terms
 from evals.recorded import Field
 from tasks.understanding.base import QuestionTask
 from tasks.understanding.data import Source
@@ -151,28 +151,35 @@ class Points:
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         from evals import stats
 
-        pairs: dict[tuple[str, str], list[float]] = {}
-        mine = [row for row in rows if row.group in self.categories]
-        for row in mine:
-            if row.score.value is not None:
-                details = row.score.details
-                value = details[self.detail] if self.detail else row.score.value
-                pairs.setdefault((row.group, str(details["pair"])), []).append(value)
-        whole = {key: values for key, values in pairs.items() if len(values) == 2}
-        estimate = stats.mean_of_strata(
-            [_pair_points(values) / PAIR_POINTS for values in whole.values()],
-            [category for category, _ in whole],
-            list(whole),
-            bounded=True,
-        )
-        found = len({category for category, _ in whole})
-        unscored, scale = len(mine) - 2 * len(whole), PAIR_POINTS * found
-        value = to_value(self.name, estimate, unscored, self.unit, scale=scale)
+        terms = self.terms(rows)
+        categories = terms.strata or ()
+        estimate = stats.mean_of_strata(terms.values, categories, terms.clusters, bounded=True)
+        found, n = len(set(categories)), 2 * len(terms.values)
+        unscored = sum(row.group in self.categories for row in rows) - n
+        value = to_value(self.name, estimate, unscored, self.unit, scale=terms.scale)
         if not found:
             return value
         is_whole = found == len(self.categories)
         note = None if is_whole else f"{found} of {len(self.categories)} categories"
-        return replace(value, n=2 * len(whole), note=note)
+        return replace(value, n=n, note=note)
+
+    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
+        """One term per picture with both questions scored; its category is the stratum."""
+        pairs: dict[tuple[str, str], list[float]] = {}
+        for row in rows:
+            if row.group in self.categories and row.score.value is not None:
+                details = row.score.details
+                value = details[self.detail] if self.detail else row.score.value
+                pairs.setdefault((row.group, str(details["pair"])), []).append(value)
+        whole = {key: values for key, values in pairs.items() if len(values) == 2}
+        categories = tuple(category for category, _ in whole)
+        return Terms(
+            keys=tuple(whole),
+            values=tuple(_pair_points(values) / PAIR_POINTS for values in whole.values()),
+            clusters=tuple(whole),
+            strata=categories,
+            scale=PAIR_POINTS * len(set(categories)),
+        )
 
 
 def _pair_points(values: Sequence[float]) -> float:
