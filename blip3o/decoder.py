@@ -202,7 +202,9 @@ class FlowPixelDecoder(nn.Module):
         save_module(Path(folder), self, {"kind": self.kind, **asdict(self.config)}, dtype)
 
     @classmethod
-    def from_folder(cls, folder: Path, config: dict[str, Any]) -> FlowPixelDecoder:
+    def from_folder(
+        cls, folder: Path, config: dict[str, Any], dtype: torch.dtype | None = None
+    ) -> FlowPixelDecoder:
         """Load weights beside an already read config. Raises: ConfigError, WeightsError."""
         values = {k: v for k, v in config.items() if k != "kind"}
         try:
@@ -210,17 +212,20 @@ class FlowPixelDecoder(nn.Module):
         except TypeError as error:
             raise ConfigError(f"{folder}/config.json: {error}") from None
         load_strict(model, read_tensors(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME)
-        return model.eval()
+        return model.to(dtype).eval()
 
 
-def load_decoder(folder: Path) -> PixelDecoder:
-    """The decoder in a folder, of the kind its config.json names. Raises: ConfigError, WeightsError."""
+def load_decoder(folder: Path, dtype: torch.dtype | None = None) -> PixelDecoder:
+    """The decoder in a folder, of the kind its config.json names, in ``dtype`` (default float32).
+
+    Raises: ConfigError, WeightsError.
+    """
     from blip3o.latent_decoder import LatentDecoder
     from blip3o.vision.autoencoder import Autoencoder
 
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file() and (folder / "unet").is_dir():
-        return LatentDecoder.from_folder(folder)  # the layout of the released models
+        return LatentDecoder.from_folder(folder, dtype=dtype)  # the layout of the released models
     config = read_json(folder / CONFIG_NAME)
     kinds: dict[str, Any] = {
         kind.kind: kind for kind in (FlowPixelDecoder, LatentDecoder, Autoencoder)
@@ -229,4 +234,4 @@ def load_decoder(folder: Path) -> PixelDecoder:
         raise ConfigError(
             f"{folder / CONFIG_NAME}: decoder kind {config.get('kind')!r} is unknown; known: {', '.join(kinds)}"
         )
-    return kinds[config["kind"]].from_folder(folder, config)
+    return kinds[config["kind"]].from_folder(folder, config, dtype)

@@ -150,6 +150,8 @@ class LatentDecoder(nn.Module):
         """
         folder = Path(folder)
         values = {key: value for key, value in (config or {}).items() if key != "kind"}
+        # An SDXL-type VAE overflows in float16; its weights were published in bfloat16.
+        dtype = torch.bfloat16 if dtype is torch.float16 else dtype
         scheduler_file = folder / "scheduler" / "scheduler_config.json"
         scheduler = {k: v for k, v in read_json(scheduler_file).items() if not k.startswith("_")}
         return cls(

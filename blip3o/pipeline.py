@@ -5,37 +5,28 @@ Dimension letters: B batch, L tokens, Q queries, H hidden size, C feature channe
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from blip3o.config import Blip3oConfig, Compat, build_part
-from blip3o.decoder import PixelDecoder, load_decoder
+from blip3o.card import CARD_NAME, PipelineCard, Understanding, write_digests
+from blip3o.config import Compat, build_part
+from blip3o.decoder import PixelDecoder
 from blip3o.errors import ConfigError, DataError, WeightsError
-from blip3o.presets import PRESETS, build_tiny, preset_folder, unknown_preset
+from blip3o.loading import load_parts
+from blip3o.locate import find_folder
+from blip3o.presets import build_tiny
 from blip3o.prompts import RECONSTRUCT, UNCONDITIONAL, Prompts, without_special_tokens
-from blip3o.released import MODEL_TYPES, config_from_released, key_mapping
-from blip3o.storage import (
-    CONFIG_NAME,
-    file_digest,
-    make_readable,
-    quiet_transformers,
-    read_json,
-    write_json,
-)
+from blip3o.storage import make_readable, quiet_transformers, write_json
 from blip3o.unified import Blip3oModel
 from blip3o.vision.preprocess import (
-    CLIP_MEAN,
-    CLIP_STD,
-    Fit,
     fit_square,
     normalise,
     qwen_patches,
@@ -45,59 +36,12 @@ from blip3o.vision.preprocess import (
     to_unit_tensor,
 )
 
-CARD_NAME = "blip3o.json"
-DIGESTS_NAME = "digests.json"
 IMAGE_PAD = "<|image_pad|>"
 VISION_BLOCK = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
 # The empty prompt's features are part of the model's behaviour, not of a picture: their noise is fixed.
 NULL_SEED = 0
 
 Pictures = Image.Image | Sequence[Image.Image] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Understanding:
-    """How pictures are prepared for the backbone: a fixed square, or near their own size within a budget."""
-
-    size_px: int | None = None
-    fit: Fit = "square"
-    min_pixels: int = 256 * 28 * 28
-    max_pixels: int = 1605632
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineCard:
-    """``blip3o.json``: what a harness may want to know without loading weights, and how prompts are made.
-
-    ``domain``: the pictures the model knows (``stickers``, ``photos``). ``dtype``: default precision.
-    ``version``: raised when the weights change. The sampler's defaults and the picture size are written
-    beside these from the model itself.
-    """
-
-    version: str = "1"
-    domain: str = "photos"
-    dtype: str = "float32"
-    batch_size: int = 8
-    is_random: bool = False
-    prompts: dict[str, Any] = field(default_factory=dict)
-    understanding: dict[str, Any] = field(default_factory=dict)
-    reconstruction_size_px: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float16", "bfloat16"):
-            raise ConfigError(
-                f"{CARD_NAME}: dtype {self.dtype!r} is unknown; use float32, float16 or bfloat16"
-            )
-
-
-# Keys of blip3o.json that repeat the model's own configuration for readers without torch.
-_DERIVED = ("num_inference_steps", "guidance_scale", "height", "width", "compat", "format")
 
 
 @dataclass
@@ -119,7 +63,7 @@ class Blip3oPipeline:
         model: Blip3oModel,
         tokenizer: PreTrainedTokenizerBase,
         decoder: PixelDecoder | None,
-        card: PipelineCard = PipelineCard(),
+        card: PipelineCard = PipelineCard(),  # noqa: B008 (frozen)
     ) -> None:
         self.model, self.tokenizer, self.decoder, self.card = model.eval(), tokenizer, decoder, card
         self.prompts = build_part(Prompts, card.prompts, "prompts")
@@ -142,61 +86,39 @@ class Blip3oPipeline:
         device: str | torch.device | None = None,
         compat: Compat | None = None,
         revision: str | None = None,
+        device_map: Any = None,
+        max_memory: dict[Any, Any] | None = None,
+        offload_folder: str | Path | None = None,
     ) -> Blip3oPipeline:
         """Load a folder, a preset (``nano``, ``tiny``, ``blip3o-4b``, ...) or a hub id.
 
-        Hub ids are looked up on this machine only. Args: dtype: precision of the weights (default: the
-        card's, else float32); compat ``released``: repeat the released inference code's choices.
+        Hub ids are looked up on this machine only.
+
+        Args:
+            dtype: precision of the weights (default: the card's, else float32; released models float16).
+            device: where all parts go; or device_map, max_memory and offload_folder, as in transformers, to spread a
+                large model over devices, memory and disk.
+            compat: ``released`` repeats the released inference code's choices.
         Raises: WeightsError, ConfigError.
         """
+        if device is not None and device_map is not None:
+            raise ConfigError(f"give device ({device}) or device_map ({device_map}), not both")
         if str(source) == "tiny":
             pipeline = build_tiny()
             if compat is not None:
                 pipeline.model.config.compat = compat
                 pipeline = cls(pipeline.model, pipeline.tokenizer, pipeline.decoder, pipeline.card)
         else:
-            pipeline = cls._from_folder(find_folder(source, revision), dtype, compat)
-        if dtype is not None:
+            parts = load_parts(
+                find_folder(source, revision), dtype=dtype, compat=compat, device_map=device_map,
+                max_memory=max_memory, offload_folder=offload_folder,
+            )  # fmt: skip
+            pipeline = cls(parts.model, parts.tokenizer, parts.decoder, parts.card)
+            if parts.is_dispatched and isinstance(parts.decoder, nn.Module):
+                parts.decoder.to(pipeline.device)
+        if dtype is not None and device_map is None:
             pipeline.to(dtype)
         return pipeline if device is None else pipeline.to(device)
-
-    @classmethod
-    def _from_folder(
-        cls, folder: Path, dtype: torch.dtype | None, compat: Compat | None
-    ) -> Blip3oPipeline:
-        check_digests(folder)
-        values = read_json(folder / CONFIG_NAME)
-        kwargs: dict[str, Any] = {}
-        if values.get("model_type") in MODEL_TYPES:
-            config = config_from_released(values)
-            kwargs["key_mapping"] = key_mapping()
-            card = PipelineCard(dtype="float16", understanding={}, reconstruction_size_px=448)
-        else:
-            if values.get("model_type") != Blip3oConfig.model_type:
-                raise WeightsError(
-                    f"{folder / CONFIG_NAME} is of a {values.get('model_type')!r} model, not of a BLIP3-o; "
-                    f"expected {Blip3oConfig.model_type} or {' or '.join(MODEL_TYPES)}"
-                )
-            config = Blip3oConfig.from_dict(values)
-            card = read_card(folder)
-        if compat is not None:
-            config.compat = compat
-        dtype = dtype or getattr(torch, card.dtype)
-        model = Blip3oModel.from_pretrained(folder, config=config, dtype=dtype, **kwargs)
-        try:
-            with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=False
-                )
-        except (OSError, ValueError, KeyError) as error:
-            raise WeightsError(
-                f"the tokenizer in {folder} cannot be loaded ({' '.join(str(error).split())}); fetch it again"
-            ) from None
-        decoder = None
-        for name in ("decoder", "diffusion-decoder"):
-            if (folder / name).is_dir():
-                decoder = load_decoder(folder / name)
-        return cls(model, tokenizer, decoder, card).to(dtype)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write model, tokenizer, decoder, card and digests; ``dtype`` (float16) halves the files."""
@@ -243,7 +165,8 @@ class Blip3oPipeline:
 
     @property
     def device(self) -> torch.device:
-        return self.model.queries.latent_queries.device
+        """Where inputs go; for a model spread over devices the one that runs its first layers."""
+        return self.model.execution_device
 
     @property
     def image_size(self) -> int | None:
@@ -483,71 +406,3 @@ def per_picture_generators(
         )
     seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in range(count)]
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
-def find_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Folder of a preset, path or hub id; nothing is fetched. Raises: WeightsError with the next step."""
-    name = os.fspath(source)
-    preset = PRESETS.get(name)
-    if preset is not None and preset.bundled is not None:
-        return preset_folder(name)
-    hub_id = preset.hub_id if preset is not None else None
-    folder = Path(name).expanduser()
-    if hub_id is None and folder.is_dir():
-        return folder
-    if hub_id is None:
-        if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise WeightsError(f"model folder {name} does not exist")
-        if "/" not in name:
-            raise unknown_preset(name)
-        hub_id = name
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        at = f" --revision {revision}" if revision else ""
-        raise WeightsError(
-            f"model {hub_id!r} is not on this machine; `hf download {hub_id}{at}` fetches it where there is network"
-        ) from None
-    except HFValidationError as error:
-        raise WeightsError(f"{hub_id!r} is no hub id: {' '.join(str(error).split())}") from None
-
-
-def read_card(folder: Path) -> PipelineCard:
-    """``blip3o.json`` of a folder, or the defaults where there is none. Raises: WeightsError, ConfigError."""
-    path = folder / CARD_NAME
-    if not path.is_file():
-        return PipelineCard()
-    values = {key: value for key, value in read_json(path).items() if key not in _DERIVED}
-    return build_part(PipelineCard, values, CARD_NAME)
-
-
-def write_digests(folder: Path) -> None:
-    """sha256 of every file that decides an output, in ``digests.json``."""
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != DIGESTS_NAME and not path.name.endswith((".md", ".log"))
-    ]
-    write_json(
-        folder / DIGESTS_NAME,
-        {path.relative_to(folder).as_posix(): file_digest(path) for path in files},
-    )
-
-
-def check_digests(folder: Path) -> None:
-    """Compare the files with ``digests.json``, if there is one. Raises: WeightsError naming the first fault."""
-    path = folder / DIGESTS_NAME
-    if not path.is_file():
-        return
-    for name, digest in read_json(path).items():
-        file = folder / name
-        if not file.is_file():
-            raise WeightsError(f"{file} is missing; fetch or install the model again")
-        if file_digest(file) != digest:
-            raise WeightsError(
-                f"{file} is damaged or was changed (its sha256 is not the one in {DIGESTS_NAME}); "
-                "fetch or install the model again, or save it with save_pretrained"
-            )

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from blip3o.backbone import build_backbone
 from blip3o.config import Blip3oConfig
 from blip3o.dit import DiT, EncodedCondition
-from blip3o.errors import ConfigError, ShapeError, WeightsError
+from blip3o.errors import ConfigError, ShapeError
 from blip3o.flow.loss import velocity_loss
 from blip3o.flow.path import interpolate, sigma_to_timestep
 from blip3o.flow.sampler import AfterStep, Solver, guide, integrate, sample_noise, sampling_sigmas
 from blip3o.flow.timesteps import sigma_from_uniform
 from blip3o.queries import LatentQueries
-from blip3o.released import is_unused
-from blip3o.storage import quiet_transformers
+from blip3o.strict_loading import StrictLoading
 
 
 @dataclass
@@ -43,7 +40,7 @@ class GenerationOutput:
     timestep: Tensor
 
 
-class Blip3oModel(PreTrainedModel):
+class Blip3oModel(StrictLoading, PreTrainedModel):
     """Unified model: prompts -> query states -> image features, and text understanding in the backbone."""
 
     config_class = Blip3oConfig
@@ -68,34 +65,12 @@ class Blip3oModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Parts of ours initialise themselves when built; the backbone has transformers' own rule."""
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """Load weights as transformers does, but strictly: safetensors only, nothing left to chance.
-
-        Raises: WeightsError if a file is missing, damaged or cut short, or does not fit the configuration.
-        """
-        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}  # refused below, by name
-        with_info = kwargs.pop("output_loading_info", False)
-        try:
-            with quiet_transformers():
-                model, info = super().from_pretrained(
-                    folder, *args, output_loading_info=True, **kwargs
-                )
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise WeightsError(
-                f"the weights in {folder} cannot be loaded ({reason}); fetch or save them again"
-            ) from None
-        for kind, keys in (
-            ("lack", info["missing_keys"]),
-            ("have unknown", [k for k in info["unexpected_keys"] if not is_unused(k)]),
-            ("have a wrong shape for", info["mismatched_keys"]),
-        ):
-            if keys:
-                first, more = sorted(map(str, keys))[0], len(keys) - 1
-                others = f" and {more} more" if more else ""
-                raise WeightsError(f"the weights in {folder} {kind} {first}{others}")
-        return (model, info) if with_info else model
+    @property
+    def execution_device(self) -> torch.device:
+        """Where inputs are expected; parts that are offloaded come to it when they are needed."""
+        hook = getattr(self.queries, "_hf_hook", None)
+        device = getattr(hook, "execution_device", None)
+        return self.queries.latent_queries.device if device is None else torch.device(device)
 
     @property
     def feature_shape(self) -> tuple[int, int, int]:

@@ -68,7 +68,9 @@ class Autoencoder(nn.Module):
             vae.save_pretrained(folder / "vae", safe_serialization=True)
 
     @classmethod
-    def from_folder(cls, folder: Path, config: dict[str, Any]) -> Autoencoder:
+    def from_folder(
+        cls, folder: Path, config: dict[str, Any], dtype: torch.dtype | None = None
+    ) -> Autoencoder:
         from blip3o.storage import load_diffusers_part
 
-        return cls(load_diffusers_part(AutoencoderKL, Path(folder) / "vae")).eval()
+        return cls(load_diffusers_part(AutoencoderKL, Path(folder) / "vae", dtype)).eval()
