@@ -1,86 +1,180 @@
-"""Runs set against each other: which ones may be, what differs between them, paired differences on shared outputs.
+"""Finished runs against a baseline: the paired difference of every metric on the samples they share.
 
-The one home of these questions: the terminal's ``compare`` and the reports both ask here. Reads finished or
-unfinished run folders, never models.
+The first run is the baseline; a difference is run minus baseline. The unit that is resampled is the
+metric's own (prompts, image pairs), p-values come from flipping the sign of whole units, and Holm's
+correction covers all p-values of one comparison together. The terminal (``blip3o-eval compare``) and the
+HTML page (``reports.compare``) both print what is computed here.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evals import stats
-from evals.errors import UsageError
-from evals.results import RunData
+from evals.api import Metric, PairedMetric, ScoreRow, Task, Terms
+from evals.errors import InputError, UsageError
+from evals.results import RunData, score_from_json
 
-Key = tuple[str, int]
-"""(sample id, image index)"""
+Key = tuple[str, int]  # sample id, image index
 
-OVERALL_TOLERANCE = 1e-9
+_SHORT_DIGEST = 12
+_NOT_SAID = ("batch_size", "judge.batch_size", "fingerprint")  # they move no verdict worth a note
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference in one figure: later run minus first run. `p_adjusted`: Holm's, over all of a comparison."""
+    """One metric of one run against the baseline.
+
+    ``baseline`` and ``value`` are the metric on the shared samples only, in the metric's unit; ``n`` counts
+    shared values, ``n_clusters`` the independent units among them. ``p_holm`` is ``p_value`` corrected for
+    everything in the comparison. Without a difference ``note`` says why, and the numbers are None.
+    """
+
+    metric: str
+    unit: str
+    higher_is_better: bool
+    baseline: float | None = None
+    value: float | None = None
+    difference: float | None = None
+    ci95: tuple[float, float] | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    n: int = 0
+    n_clusters: int = 0
+    method: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class RunDifferences:
+    """One run against the baseline: what they share, and a Difference per metric in printing order.
+
+    ``shared``: outputs with a score in both; ``scored``: outputs with a score in (baseline, run).
+    """
 
     name: str
-    paired: stats.PairedDifference
-    p_adjusted: float
+    shared: int
+    shared_samples: int
+    scored: tuple[int, int]
+    rows: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_partial(self) -> bool:
+        return self.shared < max(self.scored)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against the first one, figure by figure; `rows` is empty when no output is shared."""
+    """Two or more runs, the first of them the baseline."""
 
-    name: str
-    rows: tuple[Difference, ...]
+    runs: tuple[RunData, ...]
+    names: tuple[str, ...]
+    against: tuple[RunDifferences, ...]
+
+    @property
+    def n_tests(self) -> int:
+        """How many p-values Holm's correction covers."""
+        return sum(row.p_value is not None for one in self.against for row in one.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: the runs, and per run a list of differences."""
+        manifest = self.runs[0].manifest
+        judge = manifest["judge"]
+        return {
+            "task": {key: manifest["task"][key] for key in ("name", "version", "prompts_sha256")},
+            "judge": judge and {k: judge[k] for k in ("name", "version", "weights_sha256")},
+            "baseline": self.names[0],
+            "runs": [
+                {
+                    "name": name,
+                    "run": str(run.root),
+                    "model": run.manifest["model"]["name"],
+                    "config_sha256": run.manifest["config_sha256"],
+                    "partial": run.manifest["partial"],
+                    "is_test_double": bool(run.results and run.results["is_test_double"]),
+                }
+                for name, run in zip(self.names, self.runs, strict=True)
+            ],
+            "correction": {"method": "holm", "tests": self.n_tests},
+            "comparisons": [
+                {
+                    "run": one.name,
+                    "shared_outputs": one.shared,
+                    "shared_samples": one.shared_samples,
+                    "scored_outputs": {"baseline": one.scored[0], "run": one.scored[1]},
+                    "notes": list(one.notes),
+                    "metrics": {row.metric: _row_json(row) for row in one.rows},
+                }
+                for one in self.against
+            ],
+        }
 
 
-@dataclass(frozen=True)
-class ScoreTable:
-    """The scored outputs of a run: (sample id, image index) -> value and group, in plan order."""
+def compare(runs: Sequence[RunData], task: Task | None = None) -> Comparison:
+    """Compare finished runs of one task with the first of them.
 
-    values: Mapping[Key, float]
-    groups: Mapping[Key, str]
+    Args: task: the task object of the runs; None finds it by its name.
+    Raises: UsageError naming what differs when runs cannot be compared, or what is unfinished; InputError
+    for a damaged file.
+    """
+    if len(runs) < 2:
+        raise UsageError("give two or more run folders: the first is the baseline")
+    _check_finished(runs)
+    check_comparable(runs)
+    if task is None:
+        from evals.lookup import find_task
+
+        task = find_task(runs[0].manifest["task"]["name"])
+    _check_task(runs[0], task)
+    names = run_names(runs)
+    scores = [_scores(run) for run in runs]
+    metrics = task.metrics()
+    against = []
+    for run, name, rows in zip(runs[1:], names[1:], scores[1:], strict=True):
+        shared = [key for key in scores[0] if key in rows]
+        if not shared:
+            raise UsageError(
+                f"{runs[0].root} and {run.root} share no scored output "
+                f"({'; '.join(_settings_that_differ(runs[0], run)) or 'no settings differ'})"
+            )
+        first, other = [scores[0][k] for k in shared], [rows[k] for k in shared]
+        counts = (len(scores[0]), len(rows))
+        against.append(
+            RunDifferences(
+                name=name,
+                shared=len(shared),
+                shared_samples=len({sample for sample, _ in shared}),
+                scored=counts,
+                rows=tuple(difference(metric, first, other) for metric in metrics),
+                notes=tuple(_notes(runs[0], run, len(shared), counts)),
+            )
+        )
+    return Comparison(tuple(runs), tuple(names), tuple(_with_holm(against)))
 
 
 def check_comparable(runs: Sequence[RunData]) -> None:
-    """Refuse runs of different tasks, prompts or judges.
-
-    Raises: UsageError naming the two folders and each key that differs.
-    """
+    """Refuse runs of different tasks, prompts or judges. Raises UsageError naming all that differs."""
     first = runs[0]
+    wanted = _identity(first)
     for run in runs[1:]:
+        found = _identity(run)
         differing = [
-            f"{key}: {_shown(a)} and {_shown(b)}"
-            for (key, a), b in zip(
-                _identity(first.manifest).items(), _identity(run.manifest).values(), strict=True
-            )
-            if a != b
+            f"{key}: {_shown(wanted[key])} and {_shown(found[key])}"
+            for key in wanted
+            if wanted[key] != found[key]
         ]
         if differing:
+            hint = "report them one by one"
+            if all(line.startswith("judge") for line in differing):
+                hint = "judge both by the same judge with `blip3o-eval rescore`"
             raise UsageError(
-                f"{first.root} and {run.root} do not compare ({'; '.join(differing)}): "
-                "report them one by one, or judge both with the same judge"
+                f"{first.root} and {run.root} do not compare ({'; '.join(differing)}): {hint}"
             )
-
-
-def _identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    task, judge = manifest["task"], manifest["judge"]
-    return {
-        "task": task["name"],
-        "task version": task["version"],
-        "prompts": task["prompts_sha256"],
-        "judge": judge and (judge["name"], judge["version"], judge["weights_sha256"][:12]),
-    }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"{value[0]} {value[1]} ({value[2]})"
-    return str(value)
 
 
 def run_names(runs: Sequence[RunData]) -> list[str]:
@@ -96,94 +190,168 @@ def run_names(runs: Sequence[RunData]) -> list[str]:
     return names
 
 
-def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[Any]]]:
-    """(fingerprint key, value in each run) for the keys that are not the same everywhere; absent is None."""
-    prints = [run.manifest["fingerprint"] for run in runs]
-    keys = dict.fromkeys(key for fingerprint in prints for key in fingerprint)
-    rows = [(key, [fingerprint.get(key) for fingerprint in prints]) for key in keys]
-    return [(key, values) for key, values in rows if any(v != values[0] for v in values[1:])]
-
-
-def score_table(run: RunData) -> ScoreTable:
-    """The run's scored outputs; those without a score are left out, never counted as wrong."""
-    rows = [row for row in run.scores() if row["value"] is not None]
-    keys = [(row["sample_id"], row["image_index"]) for row in rows]
-    return ScoreTable(
-        {key: float(row["value"]) for key, row in zip(keys, rows, strict=True)},
-        {key: row["group"] for key, row in zip(keys, rows, strict=True)},
+def difference(
+    metric: Metric, baseline: Sequence[ScoreRow], rows: Sequence[ScoreRow]
+) -> Difference:
+    """The metric's paired difference, rows minus baseline, on rows of the same samples."""
+    empty = Difference(metric.name, metric.unit, metric.higher_is_better)
+    if not isinstance(metric, PairedMetric):
+        return replace(empty, note="no paired difference: the metric does not say what it averages")
+    first, other = metric.terms(baseline), metric.terms(rows)
+    if first is None or other is None:
+        return replace(empty, note=metric.compute(baseline).note or metric.compute(rows).note)
+    first, other = _aligned(first, other)
+    if not first.keys:
+        return replace(empty, note="no shared values")
+    if first.clusters != other.clusters or first.strata != other.strata:
+        raise InputError(f"metric {metric.name!r} groups the same samples differently in two runs")
+    paired = stats.paired_difference(
+        other.values, first.values, first.clusters, first.strata, bounded=first.is_bounded
+    )
+    scale = first.scale
+    return replace(
+        empty,
+        baseline=scale * _mean(first),
+        value=scale * _mean(other),
+        difference=scale * paired.value,
+        ci95=None if paired.ci is None else (scale * paired.ci[0], scale * paired.ci[1]),
+        p_value=None if math.isnan(paired.p_value) else paired.p_value,
+        n=paired.n,
+        n_clusters=paired.n_clusters,
+        method=paired.method,
     )
 
 
-def shared_keys(tables: Sequence[ScoreTable]) -> list[Key]:
-    """Outputs that have a score in every run, in the order of the first."""
-    return [key for key in tables[0].values if all(key in t.values for t in tables[1:])]
+def _aligned(first: Terms, other: Terms) -> tuple[Terms, Terms]:
+    """Both cut to the keys they share, in the order of the first."""
+    places: dict[Hashable, int] = {key: i for i, key in enumerate(other.keys)}
+    pairs = [(i, places[key]) for i, key in enumerate(first.keys) if key in places]
+    return _taken(first, [i for i, _ in pairs]), _taken(other, [j for _, j in pairs])
 
 
-def paired_comparisons(
-    runs: Sequence[RunData], *, tables: Sequence[ScoreTable] | None = None
-) -> list[Comparison]:
-    """Each further run minus the first, in the headline and in each group, on outputs scored in every run.
+def _taken(terms: Terms, indices: Sequence[int]) -> Terms:
+    def take(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(values[i] for i in indices)
 
-    The headline is compared where it is the plain mean of the scores, or of the group means with all groups
-    present; other headlines (MME's points) have no paired difference here. p-values are Holm-adjusted over every
-    row returned. `tables` spares reading the scores again.
-    """
-    tables = [score_table(run) for run in runs] if tables is None else tables
-    names = run_names(runs)
-    shared = shared_keys(tables)
-    if not shared:
-        return [Comparison(name, ()) for name in names[1:]]
-    values = [[table.values[key] for key in shared] for table in tables]
-    prompts = [sample_id for sample_id, _ in shared]
-    group_of = [tables[0].groups[key] for key in shared]
-    bounded = all(0 <= v <= 1 for run_values in values for v in run_values)
-    wanted = list(runs[0].manifest["task"]["groups"])
-    present = [group for group in wanted if group in set(group_of)]
-    headline = _headline(runs[0], tables[0])
-    found: list[list[tuple[str, stats.PairedDifference]]] = []
-    for run_values in values[1:]:
-        parts = []
-        if headline is not None and (headline[1] == "pooled" or present == wanted):
-            strata = group_of if headline[1] == "groups" else None
-            difference = stats.paired_difference(
-                run_values, values[0], prompts, strata, bounded=bounded
-            )
-            parts.append((headline[0], difference))
-        for group in present if len(wanted) > 1 or headline is None else ():
-            rows = [i for i, name in enumerate(group_of) if name == group]
-            difference = stats.paired_difference(
-                [run_values[i] for i in rows],
-                [values[0][i] for i in rows],
-                [prompts[i] for i in rows],
-                bounded=bounded,
-            )
-            parts.append((group, difference))
-        found.append(parts)
-    adjusted = iter(stats.holm(d.p_value for parts in found for _, d in parts))
+    return replace(
+        terms,
+        keys=take(terms.keys),
+        values=take(terms.values),
+        clusters=take(terms.clusters),
+        strata=None if terms.strata is None else take(terms.strata),
+    )
+
+
+def _mean(terms: Terms) -> float:
+    groups: dict[Hashable, list[float]] = {}
+    for stratum, value in zip(
+        terms.strata or [None] * len(terms.values), terms.values, strict=True
+    ):
+        groups.setdefault(stratum, []).append(value)
+    return math.fsum(math.fsum(v) / len(v) for v in groups.values()) / len(groups)
+
+
+def _with_holm(against: Sequence[RunDifferences]) -> list[RunDifferences]:
+    tested = [row.p_value for one in against for row in one.rows if row.p_value is not None]
+    adjusted = iter(stats.holm(tested))
     return [
-        Comparison(name, tuple(Difference(figure, d, next(adjusted)) for figure, d in parts))
-        for name, parts in zip(names[1:], found, strict=True)
+        replace(
+            one,
+            rows=tuple(
+                row if row.p_value is None else replace(row, p_holm=next(adjusted))
+                for row in one.rows
+            ),
+        )
+        for one in against
     ]
 
 
-def _headline(run: RunData, table: ScoreTable) -> tuple[str, str] | None:
-    """(name of the first metric, "groups" or "pooled"): which mean of the scores it is; None if neither."""
-    metrics = run.metric_values()
-    if not table.values or not metrics:
-        return None
-    by_group: dict[str, list[float]] = {}
-    for key, value in table.values.items():
-        by_group.setdefault(table.groups[key], []).append(value)
-    means = [math.fsum(v) / len(v) for v in by_group.values()]
-    candidates = {
-        "groups": math.fsum(means) / len(means),
-        "pooled": math.fsum(table.values.values()) / len(table.values),
+def _scores(run: RunData) -> dict[Key, ScoreRow]:
+    """Rows that have a score, by place. Raises InputError for a damaged file."""
+    path = run.root / "scores.jsonl"
+    try:
+        rows = [score_from_json(row) for row in run.scores()]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): run the same command again, which scores it anew"
+        ) from None
+    return {(row.sample_id, row.index): row for row in rows if row.score.is_scored}
+
+
+def _check_finished(runs: Sequence[RunData]) -> None:
+    for run in runs:
+        if not run.is_finished:
+            raise UsageError(
+                f"{run.root} is not finished: run its command again (or merge its shards) first"
+            )
+    seen: dict[Any, RunData] = {}
+    for run in runs:
+        place = run.root.resolve()
+        if place in seen:
+            raise UsageError(f"{run.root} was given twice: compare it with another run")
+        seen[place] = run
+
+
+def _check_task(run: RunData, task: Task) -> None:
+    recorded = run.manifest["task"]["version"]
+    if recorded != task.version:
+        raise UsageError(
+            f"{run.root} was scored by version {recorded} of task {task.name!r}, installed is {task.version}: "
+            "compare with the version that scored it, or run it again"
+        )
+
+
+def _identity(run: RunData) -> dict[str, Any]:
+    """What has to be equal for two figures to mean the same."""
+    task, judge = run.manifest["task"], run.manifest["judge"] or {}
+    return {
+        "task": task["name"],
+        "task version": task["version"],
+        "prompts": task["prompts_sha256"],
+        "judge": judge.get("name"),
+        "judge version": judge.get("version"),
+        "judge weights": judge.get("weights_sha256"),
+        "judge settings": judge.get("settings"),
     }
-    headline = metrics[0]
-    if headline.value is None:  # not given here, such as an overall without all groups
-        return None
-    scale = 100.0 if headline.unit == "percent" else 1.0
-    for kind, value in candidates.items():
-        if abs(headline.value - scale * value) <= OVERALL_TOLERANCE * scale:
-            return headline.name, kind
-    return None
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    is_digest = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return text[:_SHORT_DIGEST] if is_digest else text
+
+
+def _settings_that_differ(first: RunData, run: RunData) -> list[str]:
+    """``seed: 42 and 7``: settings of the run, not of its model, that may move the comparison."""
+    a, b = first.manifest["fingerprint"], run.manifest["fingerprint"]
+    keys = [k for k in dict.fromkeys([*a, *b]) if not k.startswith("model.") and k not in _NOT_SAID]
+    return [
+        f"{key}: {_shown(a.get(key))} and {_shown(b.get(key))}"
+        for key in keys
+        if a.get(key) != b.get(key)
+    ]
+
+
+def _notes(first: RunData, run: RunData, shared: int, counts: tuple[int, int]) -> list[str]:
+    notes = []
+    if shared < max(counts):
+        notes.append(
+            f"partial overlap: {shared} outputs have a score in both runs, of {counts[0]} in "
+            f"{first.root} and {counts[1]} in {run.root}; the rest is left out"
+        )
+    notes += [f"settings differ, {line}" for line in _settings_that_differ(first, run)]
+    own = [d for d in run.manifest["deviations"] if d not in first.manifest["deviations"]]
+    other = [d for d in first.manifest["deviations"] if d not in run.manifest["deviations"]]
+    notes += [f"{run.root}: {text}" for text in own] + [f"{first.root}: {text}" for text in other]
+    return notes
+
+
+def _row_json(row: Difference) -> dict[str, Any]:
+    names = (
+        "baseline", "value", "difference", "ci95", "p_value", "p_holm", "n", "n_clusters", "unit",
+        "higher_is_better", "method", "note",
+    )  # fmt: skip
+    data: Mapping[str, Any] = {name: getattr(row, name) for name in names}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in data.items()}

@@ -12,6 +12,7 @@ import click
 COMMANDS = {
     "run": ("evals.cli.run", "Run tasks on a model: generate, judge, score, report."),
     "score": ("evals.cli.score", "Score what others made: pictures, detections, answers."),
+    "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
     "merge": ("evals.cli.merge", "Merge the shards of a run by hand, score and report it."),
     "list": ("evals.cli.list", "List tasks, models, judges or metrics."),
