@@ -40,11 +40,16 @@ def quiet_transformers() -> Iterator[None]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises: WeightsError if it is missing or not an object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing; the folder is not a complete model") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}); fetch or save it again") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror})") from None
+    except RecursionError:
+        raise WeightsError(f"{path} is nested too deeply; fetch or save it again") from None
+    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
+        problem = str(error).partition(";")[0]
+        raise WeightsError(f"{path} is not valid JSON ({problem}); fetch or save it again") from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
@@ -59,6 +64,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path} is missing; the folder is not a complete model")
     try:
+        _check_names(path)
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
@@ -66,10 +72,33 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
+def _check_names(path: Path) -> None:
+    """The format forbids a name twice; the library keeps the last one. Raises: ValueError.
+
+    Everything else that can be wrong with a header the library finds.
+    """
+
+    def names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twins = [name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])]
+            raise ValueError(f"its header names {twins[0]} twice")
+        return found
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length <= os.fstat(file.fileno()).st_size:
+            try:
+                json.loads(file.read(length), object_pairs_hook=names)
+            except RecursionError:
+                raise ValueError("its header is nested too deeply") from None
+
+
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Copy tensors into a module; every name and shape must agree and every value be finite.
 
-    Half-precision files load into a float32 module. Raises: WeightsError naming the first difference.
+    Half-precision files load into a float32 module; integers and eight-bit floats do not.
+    Raises: WeightsError naming the first difference.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -86,9 +115,22 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: Path |
                 f"{source}: {name} has shape {tuple(tensor.shape)}, "
                 f"the configuration asks for {tuple(own[name].shape)}"
             )
+        if not _is_castable(tensor.dtype, own[name].dtype):
+            raise WeightsError(
+                f"{source}: {name} holds {str(tensor.dtype).removeprefix('torch.')}, which {type(module).__name__} "
+                f"cannot take for {str(own[name].dtype).removeprefix('torch.')}"
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{source}: {name} holds values that are not finite")
     module.load_state_dict(dict(tensors))
+
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def _is_castable(stored: torch.dtype, wanted: torch.dtype) -> bool:
+    """Between plain floats, or not at all: eight-bit floats and integers need scales to mean anything."""
+    return stored == wanted or (stored in _FLOATS and wanted in _FLOATS)
 
 
 def save_module(

@@ -6,6 +6,7 @@ Dimension letters: B batch, S picture side, t temporal patch, p patch side, m me
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -20,6 +21,8 @@ from blip3o.errors import ConfigError, DataError, ShapeError
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 UNIT_MEAN = UNIT_STD = (0.5, 0.5, 0.5)  # maps 0..1 to -1..1
+
+MAX_ASPECT = 200  # of the longer to the shorter side; Qwen's own limit
 
 Fit = Literal["crop", "square"]
 
@@ -54,19 +57,37 @@ class Preprocess:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB on white where the picture is transparent; rotated as its EXIF says. Raises: DataError."""
+    """RGB on white where the picture is transparent; rotated as its EXIF says; 16 bits become 8.
+
+    Raises: DataError for what is no picture, cannot be decoded, or has numbers without a fixed range.
+    """
     if not isinstance(image, Image.Image):
         raise DataError(
             f"a picture must be a PIL image, got {type(image).__name__}; open it with PIL.Image.open"
         )
+    if min(image.size) < 1:
+        raise DataError(f"a picture of {image.width}x{image.height} px has no pixels")
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"a picture of mode {image.mode} does not say what is black and what is white; convert it to 8 bits"
+        )
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # convert() would cut at 255: all but the darkest turns white
+            eight_bits = np.asarray(image.convert("I"), dtype=np.float64) / 257
+            return Image.fromarray(eight_bits.round().astype(np.uint8)).convert("RGB")
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, "white")
+            return Image.alpha_composite(white, rgba).convert("RGB")
+        return image.convert("RGB")
+    # Decoders and damaged EXIF raise many kinds.
+    except (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error) as error:
+        raise DataError(
+            f"a picture of mode {image.mode} cannot be read as RGB ({' '.join(str(error).split())})"
+        ) from error
 
 
 def fit_square(image: Image.Image, size_px: int, fit: Fit = "crop") -> Image.Image:
@@ -76,6 +97,8 @@ def fit_square(image: Image.Image, size_px: int, fit: Fit = "crop") -> Image.Ima
         return image
     if fit == "square":
         return image.resize((size_px, size_px), Image.Resampling.BICUBIC)
+    if max(image.size) > MAX_ASPECT * min(image.size):  # would be gigabytes before the centre is cut out
+        raise DataError(_too_narrow(*image.size))
     # Rounding as in torchvision's Resize and CenterCrop, which the released models were trained with.
     short = min(image.size)
     width, height = (int(size_px * side / short) for side in image.size)
@@ -100,6 +123,10 @@ def normalise(pictures: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
     """(B, 3, H, W) in [0, 1] -> normalised per channel."""
     shape = (1, 3, 1, 1)
     return (pictures - pictures.new_tensor(mean).view(shape)) / pictures.new_tensor(std).view(shape)
+
+
+def _too_narrow(width: int, height: int) -> str:
+    return f"a picture of {width}x{height} px is too narrow; at most {MAX_ASPECT} times as long as wide"
 
 
 def qwen_patches(pictures: Tensor, patch: int, merge: int, temporal: int) -> tuple[Tensor, Tensor]:
@@ -129,10 +156,8 @@ def qwen_size(
 
     Raises: DataError for an aspect ratio above 200, which Qwen's tower does not take.
     """
-    if max(width, height) / min(width, height) > 200:
-        raise DataError(
-            f"a picture of {width}x{height} px is too narrow; at most 200 times as long as wide"
-        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise DataError(_too_narrow(width, height))
     new_w, new_h = (max(factor, round(side / factor) * factor) for side in (width, height))
     if new_w * new_h > max_pixels:
         shrink = math.sqrt(width * height / max_pixels)
