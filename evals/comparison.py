@@ -16,7 +16,7 @@ from typing import Any
 
 from evals import stats
 from evals.api import Metric, PairedMetric, ScoreRow, Task, Terms
-from evals.errors import InputError, UsageError
+from evals.errors import EvalError, InputError, UsageError
 from evals.results import RunData, score_from_json
 
 Key = tuple[str, int]  # sample id, image index
@@ -126,22 +126,26 @@ def compare(runs: Sequence[RunData], task: Task | None = None) -> Comparison:
         raise UsageError("give two or more run folders: the first is the baseline")
     _check_finished(runs)
     check_comparable(runs)
-    if task is None:
-        from evals.lookup import find_task
+    against = paired_comparisons(runs, task)
+    for run, one in zip(runs[1:], against, strict=True):
+        if not one.shared:
+            differing = "; ".join(_settings_that_differ(runs[0], run)) or "no settings differ"
+            raise UsageError(f"{runs[0].root} and {run.root} share no scored output ({differing})")
+    return Comparison(tuple(runs), tuple(run_names(runs)), tuple(against))
 
-        task = find_task(runs[0].manifest["task"]["name"])
-    _check_task(runs[0], task)
+
+def paired_comparisons(runs: Sequence[RunData], task: Task | None = None) -> list[RunDifferences]:
+    """Each further run against the first; without shared outputs its rows are empty.
+
+    Where the task is not installed, or in another version than scored the runs, the groups are compared by
+    the plain means of their scores, and a note says so.
+    """
     names = run_names(runs)
     scores = [_scores(run) for run in runs]
-    metrics = task.metrics()
+    metrics, remarks = _metrics_of(runs[0], task)
     against = []
     for run, name, rows in zip(runs[1:], names[1:], scores[1:], strict=True):
         shared = [key for key in scores[0] if key in rows]
-        if not shared:
-            raise UsageError(
-                f"{runs[0].root} and {run.root} share no scored output "
-                f"({'; '.join(_settings_that_differ(runs[0], run)) or 'no settings differ'})"
-            )
         first, other = [scores[0][k] for k in shared], [rows[k] for k in shared]
         counts = (len(scores[0]), len(rows))
         against.append(
@@ -150,11 +154,11 @@ def compare(runs: Sequence[RunData], task: Task | None = None) -> Comparison:
                 shared=len(shared),
                 shared_samples=len({sample for sample, _ in shared}),
                 scored=counts,
-                rows=tuple(difference(metric, first, other) for metric in metrics),
-                notes=tuple(_notes(runs[0], run, len(shared), counts)),
+                rows=tuple(difference(m, first, other) for m in metrics) if shared else (),
+                notes=(*_notes(runs[0], run, len(shared), counts), *remarks),
             )
         )
-    return Comparison(tuple(runs), tuple(names), tuple(_with_holm(against)))
+    return _with_holm(against)
 
 
 def check_comparable(runs: Sequence[RunData]) -> None:
@@ -197,9 +201,12 @@ def difference(
     empty = Difference(metric.name, metric.unit, metric.higher_is_better)
     if not isinstance(metric, PairedMetric):
         return replace(empty, note="no paired difference: the metric does not say what it averages")
-    first, other = metric.terms(baseline), metric.terms(rows)
-    if first is None or other is None:
-        return replace(empty, note=metric.compute(baseline).note or metric.compute(rows).note)
+    try:
+        first, other = metric.terms(baseline), metric.terms(rows)
+        if first is None or other is None:
+            return replace(empty, note=metric.compute(baseline).note or metric.compute(rows).note)
+    except EvalError as error:  # a file that the metric reads, such as DPG's questions, is missing
+        return replace(empty, note=str(error))
     first, other = _aligned(first, other)
     if not first.keys:
         return replace(empty, note="no shared values")
@@ -294,13 +301,23 @@ def _check_finished(runs: Sequence[RunData]) -> None:
         seen[place] = run
 
 
-def _check_task(run: RunData, task: Task) -> None:
-    recorded = run.manifest["task"]["version"]
-    if recorded != task.version:
-        raise UsageError(
-            f"{run.root} was scored by version {recorded} of task {task.name!r}, installed is {task.version}: "
-            "compare with the version that scored it, or run it again"
-        )
+def _metrics_of(run: RunData, task: Task | None) -> tuple[Sequence[Metric], list[str]]:
+    """The metrics of the run's task, or the means of its groups and a sentence that says why."""
+    recorded = run.manifest["task"]
+    try:
+        if task is None:
+            from evals.lookup import find_task
+
+            task = find_task(recorded["name"])
+        if task.version == recorded["version"]:
+            return task.metrics(), []
+        reason = f"installed is version {task.version} of the task, the runs were scored by {recorded['version']}"
+    except EvalError as error:
+        reason = str(error)
+    from evals.metrics.accuracy import GroupMean
+
+    groups = [GroupMean(group, group) for group in recorded["groups"]]
+    return groups, [f"only groups are compared, by plain means of their scores: {reason}"]
 
 
 def _identity(run: RunData) -> dict[str, Any]:
