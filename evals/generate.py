@@ -1,19 +1,19 @@
 """First phase of a run: requests -> outputs on disk, batch by batch.
 
-A sample that fails becomes an error line and never stops its neighbours: when a whole call fails, the
-batch is halved until the failing samples stand alone.
+A sample that fails becomes an error line and never stops its neighbours (``evals.calls``).
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from evals.api import AnswerRequest, GenerationRequest, Model, Output, TaskKind
+from evals.api import AnswerRequest, GenerationRequest, Output, TaskKind
+from evals.attempts import Attempts
+from evals.calls import one_line
 from evals.config import RunConfig
-from evals.errors import EvalError, ModelError, StoreError
+from evals.errors import ModelError, StoreError
 from evals.jsonl import LineWriter
 from evals.plan import Batch, Plan
 from evals.progress import Progress
@@ -23,20 +23,15 @@ from evals.store import RunStore, writing
 _GIVE_UP_AFTER = 16  # outputs that failed from the very first one on
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """``RuntimeError: first line of its message``."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:limit]
-
-
 def generate_outputs(
     store: RunStore,
     plan: Plan,
-    pending: Sequence[Batch],
-    model: Model,
+    pending: Iterable[Batch],
+    call: Callable[[Sequence[Any]], Sequence[Any]],
     config: RunConfig,
     kind: TaskKind,
     shard: tuple[int, int],
+    attempts: Attempts,
     progress: Progress,
 ) -> None:
     """Make the outputs of the pending batches; each batch is on disk before the next starts.
@@ -44,15 +39,15 @@ def generate_outputs(
     Raises ModelError when the first 16 outputs (two batches, if those are larger) all failed: then
     the model as a whole is broken, and going on would only burn time.
     """
-    call = model.generate if kind == "generation" else model.answer  # type: ignore[attr-defined]
     give_up_after = max(_GIVE_UP_AFTER, 2 * plan.batch_size)
     done = failed = 0
     path = store.outputs_path(shard)
     with writing(path), LineWriter(path) as writer:
         for batch in pending:
             requests = [make_request(plan, p, config, kind) for p in batch.positions]
+            attempts.starting(batch.start)
             began = time.monotonic()
-            results = call_split(call, requests, is_divisible=not plan.series)
+            results = call(requests)
             seconds = (time.monotonic() - began) / len(batch)
             rows = [
                 _store_result(store, plan, position, result, kind, seconds)
@@ -65,7 +60,7 @@ def generate_outputs(
             progress.advance(len(rows), len(errors))
             if failed == done >= give_up_after:
                 raise ModelError(
-                    f"the first {done} outputs of model {model.identity.name!r} all failed ({errors[0]}); "
+                    f"the first {done} outputs of model {config.model.name!r} all failed ({errors[0]}); "
                     "when the cause is removed, run the same command again with --retry-errors"
                 )
 
@@ -75,7 +70,9 @@ def make_request(plan: Plan, position: int, config: RunConfig, kind: TaskKind) -
     sample, index = plan.place(position)
     seed = plan.seed_of(position)
     if kind == "understanding":
-        return AnswerRequest(sample.id, sample.prompt, seed, sample.images)
+        return AnswerRequest(
+            sample.id, sample.prompt, seed, sample.images, sample.max_new_tokens, sample.stop
+        )
     settings = config.generation
     return GenerationRequest(
         sample_id=sample.id,
@@ -89,34 +86,6 @@ def make_request(plan: Plan, position: int, config: RunConfig, kind: TaskKind) -
         width=settings.width,
         images=sample.images,
     )
-
-
-def call_split(
-    call: Callable[[Sequence[Any]], Sequence[Any]], items: Sequence[Any], is_divisible: bool = True
-) -> list[Any]:
-    """``call(items)``, or halves of it where it raises; an exception object for items that fail alone.
-
-    Serves samples that a model or judge chokes on and batches that do not fit into memory alike.
-    """
-    try:
-        results = list(call(items))
-    except EvalError:
-        raise
-    except Exception as error:  # whatever a model raises is recorded, not interpreted
-        if len(items) == 1 or not is_divisible:
-            return [error] * len(items)
-        _free_device_memory()
-        middle = len(items) // 2
-        return call_split(call, items[:middle]) + call_split(call, items[middle:])
-    if len(results) != len(items):
-        raise ModelError(f"{len(items)} requests were answered with {len(results)} results")
-    return results
-
-
-def _free_device_memory() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _store_result(

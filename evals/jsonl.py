@@ -1,8 +1,9 @@
 """JSON Lines on disk: appended per batch, scanned after a crash, rewritten in order.
 
 A killed process leaves at most one torn line at the end (no final newline) and the first lines of an
-unfinished batch. ``scan`` finds which batches are whole; ``Scan.rewrite`` leaves exactly those, in
-plan order. Nothing is held in memory but a byte offset per position.
+unfinished batch; a bad disk leaves flipped bits, which the checksum of each line finds. ``scan`` finds
+which batches are whole; ``Scan.rewrite`` leaves exactly those, in plan order. Nothing is held in
+memory but a byte offset per position.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evals.checksums import LINE_KEY, line_problem, seal_line
+from evals.errors import InputError
 from evals.plan import Batch
 
 _SYNC_EVERY_S = 2.0
 
 
 def dumps(row: Mapping[str, Any]) -> str:
-    """One line. NaN and infinities are refused: they are not JSON."""
+    """One line, without its checksum. NaN and infinities are refused: they are not JSON."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 
 
@@ -38,7 +41,7 @@ class LineWriter:
         self._synced_at = time.monotonic()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        data = "".join(dumps(row) + "\n" for row in rows).encode()
+        data = b"".join(seal_line(dumps(row)) for row in rows)
         view = memoryview(data)
         while view:  # an unbuffered write may take only a part, for example when the disk fills
             view = view[self._file.write(view) :]
@@ -62,10 +65,26 @@ class LineWriter:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a clean file. Raises json.JSONDecodeError on a damaged line."""
+    """Rows of a file, without their checksums. Raises InputError naming a damaged line."""
     with open(path, "rb") as file:
-        for line in file:
-            yield json.loads(line)
+        for number, line in enumerate(file, 1):
+            row, problem = _read_line(line)
+            if row is None or problem == "checksum differs":
+                raise InputError(
+                    f"{path}:{number}: damaged ({problem}); the command that made the run makes it again"
+                )
+            row.pop(LINE_KEY, None)
+            yield row
+
+
+def _read_line(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """(the object or None, what is wrong with its checksum or None)."""
+    problem = line_problem(line)
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # JSONDecodeError, UnicodeDecodeError, nested too deeply
+        return None, problem or "not JSON"
+    return (row, problem) if isinstance(row, dict) else (None, problem or "not an object")
 
 
 @dataclass
@@ -76,7 +95,7 @@ class Scan:
     total: int
     file_of: array = field(init=False)  # -1 where a position has no usable row
     offset_of: array = field(init=False)
-    is_error: bytearray = field(init=False)
+    is_error: bytearray = field(init=False)  # lines that --retry-errors makes again
     damaged: list[str] = field(default_factory=list)
     is_clean: bool = True  # one file, whole batches only, in plan order
 
@@ -162,12 +181,15 @@ def scan(
     batches: Iterable[Batch],
     position_of: Callable[[Mapping[str, Any]], int | None],
     is_usable: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+    is_error: Callable[[Mapping[str, Any]], bool] = lambda row: row.get("status") == "error",
 ) -> Scan:
     """Find the whole batches in ``files``.
 
     Args: total: positions of the plan. batches: all of them; an incomplete one is forgotten whole.
     position_of: row -> position, None for a row that is not of this plan. is_usable: False makes the
-    row (and so its batch) count as missing, for example when its picture is gone.
+    row (and so its batch) count as missing, for example when its picture is gone. is_error: what
+    ``Scan.is_error`` remembers.
+    Raises: FileNotFoundError if another process removed a file meanwhile (it merges): look again.
     """
     result = Scan(list(files), total)
     result.is_clean = len(result.files) <= 1
@@ -177,33 +199,24 @@ def scan(
         with open(path, "rb") as file:
             for line_number, line in enumerate(file, 1):
                 start, offset = offset, offset + len(line)
-                row = _parse(line)
-                position = position_of(row) if row is not None else None
+                row, problem = _read_line(line)
+                position = position_of(row) if row is not None and problem is None else None
                 if row is None or position is None:
                     result.is_clean = False
                     if line.endswith(b"\n"):  # else it is the torn end of a killed process
                         result.damaged.append(f"{path.name}:{line_number}")
                     continue
-                if result.file_of[position] >= 0 or position != expected or not is_usable(row):
+                if result.file_of[position] >= 0 or not is_usable(row):
                     result.is_clean = False
-                    if result.file_of[position] >= 0 or not is_usable(row):
-                        continue
+                    continue
+                if position != expected:
+                    result.is_clean = False
                 expected = position + 1
                 result.file_of[position] = number
                 result.offset_of[position] = start
-                result.is_error[position] = row.get("status") == "error"
+                result.is_error[position] = is_error(row)
     for batch in batches:
         held = sum(result.file_of[p] >= 0 for p in batch.positions)
         if 0 < held < len(batch):
             result.forget(batch)
     return result
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        row = json.loads(line)
-    except ValueError:  # JSONDecodeError and UnicodeDecodeError
-        return None
-    return row if isinstance(row, dict) else None

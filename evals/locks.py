@@ -42,6 +42,17 @@ class FileLock:
         self._fd = fd
         return self
 
+    def holder(self) -> str | None:
+        """Who holds the lock right now, such as ``process 123``; None if nobody does."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(fd, 100).decode(errors="replace").strip() or "unknown process"
+        finally:
+            os.close(fd)
+        return None
+
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from evals.api import Sample
 from evals.errors import ConfigError, shown
@@ -29,31 +32,49 @@ def sample_seed(run_seed: int, sample_id: str, image_index: int) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> (64 - _SEED_BITS)
 
 
-def spread_evenly(samples: Sequence[Sample], groups: Sequence[str], limit: int) -> list[Sample]:
+def spread_evenly(
+    samples: Sequence[Sample], groups: Sequence[str], limit: int
+) -> Sequence[Sample]:
     """``limit`` samples, spread evenly over the groups and within each, in official order.
 
     The same ones every time. Groups take turns, in their official order; a group that runs out
-    leaves its share to the others.
+    leaves its share to the others. Samples of one ``unit`` (MME: both questions about a picture) stay
+    together, so there may be a few more than ``limit``. A task's own sequence is handed through when
+    all are wanted: it may read its samples one by one.
     """
     if limit >= len(samples):
-        return list(samples)
+        return samples
     order = [*groups, *(g for g in dict.fromkeys(s.group for s in samples) if g not in groups)]
-    members = {g: [i for i, s in enumerate(samples) if s.group == g] for g in order}
+    members = _units_by_group(samples, order)
+    sizes = {g: sum(map(len, units)) / len(units) for g, units in members.items() if units}
     quota = dict.fromkeys(order, 0)
-    left = limit
-    while left:
+    left = float(limit)
+    while left > 1e-9:
         for group in order:
-            if left and quota[group] < len(members[group]):
+            if left > 1e-9 and quota[group] < len(members[group]):
                 quota[group] += 1
-                left -= 1
-    chosen = []
+                left -= sizes[group]
+    chosen: list[int] = []
     for group in order:
         size, count = len(members[group]), quota[group]
-        chosen += [members[group][(2 * k + 1) * size // (2 * count)] for k in range(count)]
+        for k in range(count):
+            chosen += members[group][(2 * k + 1) * size // (2 * count)]
     return [samples[i] for i in sorted(chosen)]
 
 
-@dataclass(frozen=True)
+def _units_by_group(
+    samples: Sequence[Sample], groups: Sequence[str]
+) -> dict[str, list[tuple[int, ...]]]:
+    """group -> places of the samples of each unit, in official order; without units each sample is one."""
+    members: dict[str, dict[object, tuple[int, ...]]] = {g: {} for g in groups}
+    for i, sample in enumerate(samples):
+        mine = members[sample.group]
+        key = i if sample.unit is None else sample.unit
+        mine[key] = (*mine.get(key, ()), i)
+    return {group: list(units.values()) for group, units in members.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Positions ``start`` to ``stop`` (exclusive) of the full plan, computed together."""
 
@@ -77,15 +98,14 @@ class Plan:
     never change. ``series`` (``--seed-mode upstream``) cuts between samples only.
     """
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     per_sample: int
     batch_size: int
     seed: int
     series: bool = False
 
     def __post_init__(self) -> None:
-        ids = {s.id for s in self.samples}
-        if len(ids) != len(self.samples):
+        if _has_repeats(self.samples):
             raise ConfigError("the task yields two samples with the same id; seeds would repeat")
 
     def __len__(self) -> int:
@@ -111,9 +131,55 @@ class Plan:
             if number % num_shards == shard_index:
                 yield Batch(number, start, min(start + size, len(self)))
 
-    def positions_by_key(self) -> dict[str, int]:
-        """sample id -> first position of that sample."""
-        return {s.id: i * self.per_sample for i, s in enumerate(self.samples)}
+
+
+class Locator:
+    """Finds the position of a row by its sample id and image index.
+
+    Rows come in plan order nearly always, so the sample of the row before and the one after it are
+    looked at first; the index of all ids is built only when that fails.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._samples, self._per_sample = plan.samples, plan.per_sample
+        self._at, self._id, self._next_id = -1, None, self._id_of(0)
+        self._index: dict[str, int] | None = None
+
+    def __call__(self, row: Mapping[str, Any]) -> int | None:
+        """The position, or None for a row that is not of this plan."""
+        sample_id, image_index = row.get("sample_id"), row.get("image_index")
+        if type(image_index) is not int or not 0 <= image_index < self._per_sample:
+            return None
+        if not isinstance(sample_id, str):
+            return None
+        if sample_id != self._id:
+            if sample_id == self._next_id:
+                self._move_to(self._at + 1)
+            else:
+                found = self._look_up(sample_id)
+                if found is None:
+                    return None
+                self._move_to(found)
+        return self._at * self._per_sample + image_index
+
+    def _move_to(self, at: int) -> None:
+        self._at, self._id, self._next_id = at, self._id_of(at), self._id_of(at + 1)
+
+    def _id_of(self, at: int) -> str | None:
+        return self._samples[at].id if at < len(self._samples) else None
+
+    def _look_up(self, sample_id: str) -> int | None:
+        if self._index is None:
+            self._index = {s.id: i for i, s in enumerate(self._samples)}
+        return self._index.get(sample_id)
+
+
+def _has_repeats(samples: Sequence[Sample]) -> bool:
+    # Hashes in an array take a tenth of the memory of a set of ids; only if two agree the ids are compared.
+    hashes = array("q", sorted(array("q", (hash(s.id) for s in samples))))
+    if all(a != b for a, b in pairwise(hashes)):
+        return False
+    return len({s.id for s in samples}) != len(samples)
 
 
 def cut(total: int, size: int) -> Iterator[Batch]:

@@ -15,17 +15,22 @@
     deviations         sentences: where the run differs from the official protocol
     warnings           sentences: what a reader has to know, such as a judge outside its domain
     versions, git, platform   of the first session
-    sessions           one per start: started, versions, device, shard, seconds per phase
+    sessions           one per start: started, versions, device, shard, seconds per phase; splits:
+                       calls made again in parts because they raised (out of memory), first ten
     mlflow             run_id, experiment, or error; null without tracking
+    report             sha256 of the report that belongs to these results; absent before the first
+    content_sha256     checksum of all the rest; ``.manifest.copy.json`` is a second copy
 
 ``outputs.jsonl`` - one line per output, in plan order (a shard writes ``outputs.i-of-n.jsonl``)
     sample_id, image_index, group, prompt, seed, status ("ok" | "error"),
     path (relative, of a picture) or text; sha256 and bytes of the picture file; error (one line)
     seconds            its share of the batch's time
+    crc32              checksum of the line up to here (``evals.checksums``); readers take it off
 
 ``scores.jsonl`` - one line per output, in the same order; no times, no run names
     sample_id, image_index, group, value (a number, or null), reason, answer, details
     unscored           why there is no value; present only then
+    crc32              checksum of the line up to here
 
 ``results.json`` - the figures
     schema, task, model, judge, config_sha256, partial, is_test_double, deviations, warnings
@@ -37,6 +42,7 @@
     judge_accuracy     the judge's stored figures
     timing             seconds per phase and outputs per second; the only part that changes from one
                        run to the next
+    content_sha256     checksum of all the rest
 
 ``images/NNNNN/`` - GenEval's layout: ``metadata.jsonl`` (the official record), ``samples/00000.png``
 ``report.html`` - the report
@@ -52,6 +58,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.api import MetricValue, Output, Score, ScoreRow
+from evals.checksums import JSON_KEY, is_sound
 from evals.errors import InputError
 from evals.jsonl import dumps, read_rows
 
@@ -60,7 +67,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-VOLATILE_MANIFEST_KEYS = ("config", "sessions", "mlflow", "versions", "git", "platform")
+VOLATILE_MANIFEST_KEYS = ("config", "sessions", "mlflow", "versions", "git", "platform", "report")
 """Keys of the manifest that may differ between two runs with equal fingerprints."""
 
 
@@ -129,6 +136,11 @@ def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a JSON object")
+    if JSON_KEY in data and not is_sound(data):
+        raise InputError(
+            f"{path}: damaged, its checksum differs; the command that made the run mends it"
+        )
+    data.pop(JSON_KEY, None)
     return data
 
 
@@ -225,14 +237,17 @@ def metric_from_json(name: str, data: Mapping[str, Any]) -> MetricValue:
 def comparable(root: str | Path) -> dict[str, str]:
     """Everything in a run folder that must be equal when the same configuration is run again.
 
-    Relative path -> sha256. Left out are times (``seconds`` in outputs, ``timing`` in results), the
-    manifest's volatile keys, lock files, and the report, which prints those times.
+    Relative path -> sha256. Left out are times (``seconds`` in outputs, ``timing`` in results) and the
+    checksums over them, the manifest's volatile keys and its copy, lock files, and the report, which
+    prints those times.
     """
     root = Path(root)
     digests = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
-        if path.name.startswith(".") and path.name.endswith("lock") or name == "report.html":
+        if path.name.startswith(".") and path.name.endswith(("lock", ".copy.json")):
+            continue
+        if name == "report.html":
             continue
         digests[name] = hashlib.sha256(_stable_bytes(name, path)).hexdigest()
     return digests
@@ -244,7 +259,7 @@ def _stable_bytes(name: str, path: Path) -> bytes:
         return "\n".join(map(dumps, rows)).encode()
     if name in ("manifest.json", "results.json"):
         data = json.loads(path.read_bytes())
-        for key in ("timing", *VOLATILE_MANIFEST_KEYS):
+        for key in ("timing", JSON_KEY, *VOLATILE_MANIFEST_KEYS):
             data.pop(key, None)
         return json.dumps(data).encode()
     return path.read_bytes()

@@ -7,27 +7,35 @@ and torch is not imported.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals import config as configs
-from evals import provenance, publish
+from evals import fingerprint as fingerprints
+from evals import provenance, publish, unfinished
 from evals.api import Judge, Model, Task
+from evals.attempts import Attempts
+from evals.calls import Caller
 from evals.config import RunConfig
-from evals.errors import LockedError, StoreError, UsageError
+from evals.errors import EvalError, LockedError, StoreError, UsageError
+from evals.files import NotWritableError, json_problem, write_json, writing
 from evals.generate import generate_outputs
+from evals.isolation import Worker
 from evals.jsonl import Scan
-from evals.lookup import find_judge, find_model, find_task, identity_json
+from evals.lookup import find_judge, find_metrics, find_model, find_task
+from evals.manifest import new_manifest
 from evals.plan import Plan, cut, spread_evenly
 from evals.progress import Progress
-from evals.results import SCHEMA_VERSION, RunData, load
+from evals.results import RunData, load
 from evals.scoring import compute_results, read_scores, score_outputs
-from evals.store import REPORT, RESULTS, RunStore, whole_batches, write_json, writing
+from evals.store import REPORT, RESULTS, RunStore, whole_batches
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +46,11 @@ DEFAULT_ROOT = Path("runs")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out; none of it changes a number."""
+    """How a run is carried out; none of it changes a number.
+
+    ``sample_timeout_s``: seconds per output of a call, after which it is ended and its sample failed.
+    ``verify``: read every picture against its checksum, not only its size.
+    """
 
     output: Path | None = None
     shard: tuple[int, int] = (0, 1)
@@ -47,6 +59,8 @@ class RunOptions:
     quiet: bool = False
     report: bool = True
     merge_only: bool = False
+    sample_timeout_s: float | None = None
+    verify: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,8 @@ def evaluate(
     retry_errors: bool = False,
     quiet: bool = False,
     report: bool = True,
+    sample_timeout_s: float | None = None,
+    verify: bool = False,
     **settings: Any,
 ) -> Run:
     """Evaluate a model on a task and return the finished (or resumed) run.
@@ -104,7 +120,10 @@ def evaluate(
     Args: task, model, judge: names, or objects of the protocols in ``evals.api``. output: run folder;
     default ``runs/<task>-<model>-<first 8 of the configuration's sha256>``. settings: keys of RunConfig,
     dotted ones with two underscores: ``limit=24, generation__steps=20, tracking__enabled=False``.
-    config: a whole RunConfig instead of settings.
+    config: a whole RunConfig instead of settings. shard: (i, n) for part i of n. retry_errors: make
+    outputs and scores that ended in an error again. sample_timeout_s: seconds per output that a call of
+    the model or judge may take; it then runs in a child process, which is ended when it hangs or dies.
+    verify: read every picture against its checksum, and make damaged ones again.
     Raises: UsageError and its children before anything is generated; ModelError, JudgeError and
     StoreError while running, with everything so far kept on disk.
     """
@@ -112,26 +131,53 @@ def evaluate(
         config = _config_from(task, model, judge, settings)
     elif settings:
         raise UsageError(f"give either config or settings, not both (got {', '.join(settings)})")
-    if retry_errors and shard[1] > 1:
-        raise UsageError("--retry-errors works on a whole run: give it without --shard")
     options = RunOptions(
-        Path(output) if output is not None else None, shard, fresh, retry_errors, quiet, report
+        Path(output) if output is not None else None,
+        shard,
+        fresh,
+        retry_errors,
+        quiet,
+        report,
+        sample_timeout_s=sample_timeout_s,
+        verify=verify,
     )
-    the_task = find_task(task) if isinstance(task, str) else task
+    return prepare(task, model, judge, config, options).run()
+
+
+def prepare(
+    task: str | Task,
+    model: str | Model,
+    judge: str | Judge | None,
+    config: RunConfig,
+    options: RunOptions,
+) -> Prepared:
+    """A run that has all it needs and has not started: ``evaluate`` is ``prepare(...).run()``.
+
+    Several are prepared before the first starts, so that what any of them lacks is said before
+    anything is generated. Raises UsageError and its children; touches no run folder.
+    """
+    if options.retry_errors and options.shard[1] > 1:
+        raise UsageError("--retry-errors works on a whole run: give it without --shard")
+    if options.sample_timeout_s is not None and not 0 < options.sample_timeout_s < float("inf"):
+        raise UsageError(
+            f"a time limit of {options.sample_timeout_s} s per sample: give a number of seconds above 0"
+        )
+    the_task = find_task(task, config.data) if isinstance(task, str) else task
     the_model = find_model(config) if isinstance(model, str) else model
     the_judge = find_judge(config, the_task, the_model) if isinstance(judge, str) else judge
-    return _Runner(config, options, the_task, the_model, the_judge).run()
+    return Prepared(config, options, the_task, the_model, the_judge)
 
 
 def merge(folder: str | Path, quiet: bool = False) -> Run:
     """Merge, score and report the shards in a run folder; the configuration is its manifest's.
 
-    Raises: UsageError with the number of missing outputs; LockedError while a shard still runs.
+    Every picture is read against its checksum. Raises: UsageError naming the shards that are missing,
+    torn or unfinished, with their commands; LockedError while a shard still runs.
     """
     config = RunConfig.model_validate(load(folder).manifest["config"])
-    options = RunOptions(Path(folder), quiet=quiet, merge_only=True)
-    task, model = find_task(config.task), find_model(config)
-    return _Runner(config, options, task, model, find_judge(config, task, model)).run()
+    options = RunOptions(Path(folder), quiet=quiet, merge_only=True, verify=True)
+    task, model = find_task(config.task, config.data), find_model(config)
+    return Prepared(config, options, task, model, find_judge(config, task, model)).run()
 
 
 def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any]) -> RunConfig:
@@ -154,12 +200,13 @@ def default_folder(task: str, model: str, config_sha256: str) -> Path:
     return DEFAULT_ROOT / f"{name}-{config_sha256[:8]}"
 
 
-def _name_of(plan: Plan, outputs: Scan) -> str:
-    sample, index = plan.place(next(p for p in range(len(plan)) if not outputs.has(p)))
-    return f"{sample.id}, picture {index}"
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-class _Runner:
+class Prepared:
+    """One run of one task; see `prepare`."""
+
     def __init__(
         self,
         config: RunConfig,
@@ -175,18 +222,20 @@ class _Runner:
         )
         self.official = task.samples()
         limit = config.limit or len(self.official)
-        self.samples = tuple(spread_evenly(self.official, task.groups, limit))
+        self.samples = spread_evenly(self.official, task.groups, limit)
         self._check_capabilities()
-        self.fingerprint = configs.fingerprint(
+        self.further_metrics = find_metrics(config.metrics)
+        self._check_metrics()
+        self.fingerprint = fingerprints.fingerprint(
             config,
             task=(task.name, task.version, task.digest()),
             num_images=self.per_sample,
             model=model.identity,
             judge=judge.identity if judge else None,
         )
-        self.sha256 = configs.sha256_of(self.fingerprint)
+        self.sha256 = fingerprints.sha256_of(self.fingerprint)
         root = options.output or default_folder(task.name, model.identity.name, self.sha256)
-        self.store = RunStore(root)
+        self.store = RunStore(root, verify=options.verify)
         self.session: dict[str, Any] = {}
 
     def _check_capabilities(self) -> None:
@@ -196,31 +245,67 @@ class _Runner:
             raise UsageError(
                 f"model {self.model.identity.name!r} makes no {what}, which task {self.task.name!r} needs"
             )
+        for method in getattr(self.task, "judge_methods", ()):
+            if not hasattr(self.judge, method):
+                name = self.judge.identity.name if self.judge is not None else "none"
+                raise UsageError(
+                    f"judge {name!r} cannot {method}, which task {self.task.name!r} needs: choose one with "
+                    "--judge that can"
+                )
+
+    def _check_metrics(self) -> None:
+        taken = [metric.name for metric in self.task.metrics()]
+        for metric in self.further_metrics:
+            if metric.name in taken:
+                raise UsageError(
+                    f"metric {metric.name!r} is already a figure of task {self.task.name!r}: leave it out"
+                )
+            taken.append(metric.name)
 
     # -- the story ----------------------------------------------------------------------------
 
     def run(self) -> Run:
         store = self.store
         try:
-            store.lock(self.options.shard)
+            try:
+                store.lock(self.options.shard)
+            except NotWritableError:
+                if (finished := self._read_only()) is not None:
+                    return finished
+                raise
             store.check_is_ours()
             if self.options.fresh:
                 store.clear()
-            is_resumed = store.open_manifest(self._new_manifest(), configs.differing_keys)
+            is_resumed = store.open_manifest(self._new_manifest(), fingerprints.differing_keys)
             plan = self._plan()
+            if self.options.verify and self.task.kind == "generation":
+                store.mend_records(self.samples)
             outputs = self._outputs(plan)
+            if self.options.retry_errors:
+                self._forget_judge_failures(plan)
             if is_resumed and self._is_finished(plan, outputs):
                 return self._finish_again()
-            if self.options.merge_only and outputs.num_done < len(plan):
-                raise UsageError(
-                    f"{store.root}: {len(plan) - outputs.num_done} of {len(plan)} outputs are missing, the "
-                    f"first is {_name_of(plan, outputs)}; run the unfinished shard again"
-                )
             self._start_session()
             self._generate(plan, outputs)
             return self._after_generation(plan)
         finally:
             store.close()
+
+    def _read_only(self) -> Run | None:
+        """The run as it stands, if it is finished, of this configuration, and nothing else is asked."""
+        if self.options.fresh or self.options.retry_errors:
+            return None
+        try:
+            data = load(self.store.root)
+        except EvalError:
+            return None
+        recorded = data.manifest
+        if not data.is_finished or fingerprints.differing_keys(
+            recorded["fingerprint"], self.fingerprint, recorded["auto"]
+        ):
+            return None
+        log.warning("%s cannot be written: its finished results are shown as they are", data.root)
+        return Run(data, problem=self._problem(data))
 
     def _after_generation(self, plan: Plan) -> Run:
         outputs = self.store.scan_outputs(plan)
@@ -257,6 +342,10 @@ class _Runner:
     def _outputs(self, plan: Plan) -> Scan:
         """What is on disk; the file that this process appends to is left with whole batches only."""
         outputs = self.store.scan_outputs(plan)
+        if self.options.merge_only and outputs.num_done < len(plan):
+            raise UsageError(
+                unfinished.explain(self.store.root, plan, outputs, self.store.manifest)
+            )
         for place in outputs.damaged:
             log.warning("%s/%s is damaged: its batch is made again", self.store.root, place)
         if self.options.retry_errors:
@@ -285,30 +374,78 @@ class _Runner:
         return self.store.scan_outputs(plan)
 
     def _generate(self, plan: Plan, outputs: Scan) -> None:
-        pending = whole_batches(plan, outputs, self.options.shard)
+        shard = self.options.shard
+        pending = whole_batches(plan, outputs, shard)
         if not pending:
             return
-        self.store.drop_scores()
-        mine = sum(len(b) for b in plan.batches(self.options.shard))
+        self.store.drop_scores(plan, self._judge_batch_size, pending)
+        mine = sum(len(b) for b in plan.batches(shard))
         left = sum(len(b) for b in pending)
+        call = getattr(self.model, "generate" if self.task.kind == "generation" else "answer")
+        attempts = self.store.attempts("generate", shard)
         self._say(f"load model {self.model.identity.name}")
-        self.model.load()
-        self._note(device=str(getattr(self.model, "device", self.config.model.device)))
-        with Progress("generate", mine, mine - left, is_quiet=self.options.quiet) as progress:
+        with (
+            self._calls("generate", self.model, call, attempts, not plan.series) as caller,
+            Progress("generate", mine, mine - left, is_quiet=self.options.quiet) as progress,
+        ):
             try:
                 generate_outputs(
                     self.store,
                     plan,
                     pending,
-                    self.model,
+                    caller,
                     self.config,
                     self.task.kind,
-                    self.options.shard,
+                    shard,
+                    attempts,
                     progress,
                 )
             finally:
                 self._note(generated=left, generate_s=round(progress.seconds, 2))
-        self.model.close()
+
+    @contextlib.contextmanager
+    def _calls(
+        self,
+        phase: str,
+        owner: Model | Judge | None,
+        call: Callable[[Sequence[Any]], Sequence[Any]],
+        attempts: Attempts,
+        is_divisible: bool = True,
+    ) -> Iterator[Caller]:
+        """``call`` with its network loaded: in this process, or in a child when that is safer."""
+
+        def load_it() -> str:
+            if owner is not None:
+                owner.load()
+            return str(getattr(owner, "device", self.config.model.device))
+
+        worker = None
+        if attempts.is_suspicious:
+            log.warning(
+                "%d processes ended in the batch at output %d: it is computed in a process of its own",
+                attempts.deaths,
+                attempts.key,
+            )
+        if attempts.is_suspicious or self.options.sample_timeout_s is not None:
+            worker = Worker(
+                load_it, call, timeout_s=self.options.sample_timeout_s, in_child=self.store.close
+            )
+        caller = Caller(worker or call, is_divisible)
+        try:
+            device = worker.start() if worker else load_it()
+            if phase == "generate":
+                self._note(device=device)
+            yield caller
+        finally:
+            attempts.close()
+            if worker is not None:
+                worker.close()
+            if caller.num_splits:
+                self._note(
+                    **{f"{phase}_splits": caller.splits, f"num_{phase}_splits": caller.num_splits}
+                )
+        if worker is None and owner is not None:
+            owner.close()
 
     # -- scoring ------------------------------------------------------------------------------
 
@@ -329,18 +466,30 @@ class _Runner:
         if not pending:
             return
         left = sum(len(b) for b in pending)
+        attempts = self.store.attempts("score")
         if self.judge is not None:
             self._say(f"load judge {self.judge.identity.name}")
-            self.judge.load()
-        with Progress(
-            "score", len(plan), len(plan) - left, is_quiet=self.options.quiet
-        ) as progress:
-            score_outputs(self.store, plan, outputs, pending, self.task, self.judge, progress)
+        with (
+            self._calls(
+                "score", self.judge, lambda part: self.task.score(part, self.judge), attempts
+            ) as caller,
+            Progress(
+                "score", len(plan), len(plan) - left, is_quiet=self.options.quiet
+            ) as progress,
+        ):
+            score_outputs(self.store, plan, outputs, pending, caller, attempts, progress)
             self._note(scored=left, score_s=round(progress.seconds, 2))
-        if self.judge is not None:
-            self.judge.close()
         if scores.num_done and not self._scores(plan).is_clean:
             raise StoreError(f"{self.store.root}: scores.jsonl changed while it was written")
+
+    def _forget_judge_failures(self, plan: Plan) -> None:
+        scores = self._scores(plan)
+        for batch in cut(len(plan), self._judge_batch_size):
+            if any(scores.is_error[p] and scores.has(p) for p in batch.positions):
+                scores.forget(batch)
+        if scores.files and not scores.is_clean:
+            with writing(self.store.root):
+                scores.rewrite(scores.files[0])
 
     def _say(self, text: str) -> None:
         if not self.options.quiet:
@@ -352,16 +501,24 @@ class _Runner:
         root = self.store.root
         return (
             self.store.manifest["status"] == "finished"
-            and (root / RESULTS).exists()
+            and json_problem(root / RESULTS) is None
+            and self._has_further_metrics()
             and outputs.num_done == len(plan)
             and not self.store.shard_files()
             and self._scores(plan).num_done == len(plan)
         )
 
+    def _has_further_metrics(self) -> bool:
+        results = load(self.store.root).results or {"metrics": {}}
+        return all(metric.name in results["metrics"] for metric in self.further_metrics)
+
     def _finish(self, plan: Plan) -> Run:
         rows = read_scores(self._scores(plan))
-        results = compute_results(self.task, self.store.manifest, rows, self._timing())
+        results = compute_results(
+            self.task, self.store.manifest, rows, self._timing(), self.further_metrics
+        )
         write_json(self.store.root / RESULTS, results)
+        self.store.clear_notes()
         self.store.update_manifest(lambda m: m.update(status="finished"))
         return self._publish()
 
@@ -370,17 +527,23 @@ class _Runner:
 
     def _publish(self, is_again: bool = False) -> Run:
         root = self.store.root
-        if self.options.report and not (is_again and (root / REPORT).exists()):
+        if self.options.report and not (is_again and self._has_report()):
             self._say("write report")
             publish.write_report(root)
+            record = {"sha256": _sha256_of(root / REPORT)}
+            self.store.update_manifest(lambda m: m.update(report=record))
         mlflow = self.store.manifest["mlflow"]
-        is_tracked = is_again and mlflow is not None and "error" not in mlflow
-        if self.config.tracking.enabled and not is_tracked:
+        if self.config.tracking.enabled and not (is_again and publish.is_logged(mlflow)):
             self._say("track in MLflow")
-            record = publish.track(root, self.config.tracking, mlflow)
-            self.store.update_manifest(lambda m: m.update(mlflow=record))
+            publish.track(self.store, self.config.tracking, mlflow)
         data = load(root)
         return Run(data, problem=self._problem(data))
+
+    def _has_report(self) -> bool:
+        """Whether the report is there and whole."""
+        recorded = self.store.manifest.get("report") or {}
+        path = self.store.root / REPORT
+        return path.exists() and recorded.get("sha256") == _sha256_of(path)
 
     def _problem(self, data: RunData) -> str | None:
         assert data.results is not None
@@ -412,75 +575,16 @@ class _Runner:
     # -- manifest -----------------------------------------------------------------------------
 
     def _new_manifest(self) -> dict[str, Any]:
-        task, config = self.task, self.config
-        groups: dict[str, int] = {}
-        for sample in self.samples:
-            groups[sample.group] = groups.get(sample.group, 0) + 1
-        judge = None
-        if self.judge is not None:
-            judge = {**identity_json(self.judge), "accuracy": dict(self.judge.accuracy())}
-        return {
-            "schema": SCHEMA_VERSION,
-            "status": "running",
-            "config": configs.public_config(config),
-            "fingerprint": self.fingerprint,
-            "config_sha256": self.sha256,
-            "auto": self._resolved_batch_sizes(),
-            "task": {
-                "name": task.name,
-                "version": task.version,
-                "kind": task.kind,
-                "prompts_sha256": task.digest(),
-                "groups": groups,
-                "card": dict(task.card),
-            },
-            "model": identity_json(self.model),
-            "judge": judge,
-            "plan": {
-                "samples": len(self.samples),
-                "official_samples": len(self.official),
-                "per_sample": self.per_sample,
-                "official_per_sample": task.num_images,
-                "outputs": len(self.samples) * self.per_sample,
-            },
-            "partial": len(self.samples) < len(self.official),
-            "deviations": self._deviations(),
-            "warnings": self._warnings(),
-            "versions": provenance.versions(),
-            "git": provenance.git_state(),
-            "platform": provenance.platform_info(),
-            "sessions": [],
-            "mlflow": None,
-        }
-
-    def _resolved_batch_sizes(self) -> dict[str, int]:
-        wanted = self.config.batch_size
-        sizes = {"batch_size": self.model.identity.batch_size if wanted == "auto" else int(wanted)}
-        wanted = self.config.judge.batch_size
-        default = self.judge.identity.batch_size if self.judge else 64
-        sizes["judge.batch_size"] = default if wanted == "auto" else int(wanted)
-        return sizes
-
-    def _deviations(self) -> list[str]:
-        found = []
-        if len(self.samples) < len(self.official):
-            found.append(f"{len(self.samples)} of {len(self.official)} samples were run (--limit)")
-        if self.task.kind == "generation" and self.per_sample != self.task.num_images:
-            found.append(
-                f"{self.per_sample} pictures per prompt, the protocol has {self.task.num_images}"
-            )
-        return found
-
-    def _warnings(self) -> list[str]:
-        if self.judge is None:
-            return []
-        judge, model = self.judge.identity, self.model.identity
-        if judge.domain == model.domain:
-            return []
-        return [
-            f"judge {judge.name!r} was made for pictures of domain {judge.domain!r}, this model makes "
-            f"{model.domain!r}: its verdicts mean little here"
-        ]
+        return new_manifest(
+            self.config,
+            self.task,
+            self.model,
+            self.judge,
+            samples=self.samples,
+            num_official=len(self.official),
+            per_sample=self.per_sample,
+            fingerprint=self.fingerprint,
+        )
 
     def _start_session(self) -> None:
         shard = "{}/{}".format(*self.options.shard)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
 
-from evals.api import Score, ScoreItem, ScoreRow, Task
-from evals.generate import call_split, one_line
+from evals.api import Metric, Score, ScoreItem, ScoreRow, Task
+from evals.attempts import Attempts
+from evals.calls import one_line
 from evals.jsonl import LineWriter, Scan
 from evals.plan import Batch, Plan
 from evals.progress import Progress
@@ -23,13 +25,16 @@ from evals.store import SCORES, RunStore, writing
 FAILED = "failed"  # key in details: "output" or "judge"; such rows count against --max-errors
 
 
+ROWS_IN_MEMORY = 20_000  # up to here all scores are held at once: metrics pass over them many times
+
+
 def score_outputs(
     store: RunStore,
     plan: Plan,
     outputs: Scan,
     pending: Iterable[Batch],
-    task: Task,
-    judge: Any | None,
+    call: Callable[[Sequence[ScoreItem]], Sequence[Any]],
+    attempts: Attempts,
     progress: Progress,
 ) -> None:
     """Score the pending batches of outputs; each is on disk before the next starts."""
@@ -37,7 +42,8 @@ def score_outputs(
     with writing(path), LineWriter(path) as writer, outputs.reader() as reader:
         for batch in pending:
             rows = [json.loads(reader.line(p)) for p in batch.positions]
-            scores = _score_batch(store, plan, batch, rows, task, judge)
+            attempts.starting(batch.start)
+            scores = _score_batch(store, plan, batch, rows, call)
             writer.append(
                 score_to_json(ScoreRow(row["sample_id"], row["image_index"], row["group"], score))
                 for row, score in zip(rows, scores, strict=True)
@@ -50,15 +56,14 @@ def _score_batch(
     plan: Plan,
     batch: Batch,
     rows: Sequence[Mapping[str, Any]],
-    task: Task,
-    judge: Any | None,
+    call: Callable[[Sequence[ScoreItem]], Sequence[Any]],
 ) -> list[Score]:
     items = []
     for position, row in zip(batch.positions, rows, strict=True):
         if row["status"] == "ok":
             image = store.read_image(row) if "path" in row else None
             items.append(ScoreItem(plan.place(position)[0], output_from_json(row), image))
-    made = iter(call_split(lambda part: task.score(part, judge), items)) if items else iter(())
+    made = iter(call(items)) if items else iter(())
     scores = []
     for row in rows:
         if row["status"] != "ok":
@@ -76,12 +81,16 @@ def _is_failure(score: Score) -> bool:
 
 
 def compute_results(
-    task: Task, manifest: Mapping[str, Any], rows: Sequence[ScoreRow], timing: Mapping[str, Any]
+    task: Task,
+    manifest: Mapping[str, Any],
+    rows: Sequence[ScoreRow],
+    timing: Mapping[str, Any],
+    further: Sequence[Metric] = (),
 ) -> dict[str, Any]:
-    """The content of ``results.json``."""
-    metrics = [metric.compute(rows) for metric in task.metrics()]
-    failed = [row for row in rows if _is_failure(row.score)]
-    scored = sum(row.score.is_scored for row in rows)
+    """The content of ``results.json``; ``further`` metrics come after the task's own."""
+    metrics = [metric.compute(rows) for metric in (*task.metrics(), *further)]
+    groups = _count_groups(task, rows)
+    total = _Counts.sum_of(groups.values())
     return {
         "schema": SCHEMA_VERSION,
         "task": _short(manifest["task"], "name", "version", "prompts_sha256"),
@@ -99,14 +108,11 @@ def compute_results(
         "deviations": manifest["deviations"],
         "warnings": manifest["warnings"],
         "metrics": {m.name: metric_to_json(m) for m in metrics},
-        "groups": {g: _group(g, rows) for g in _groups_in_order(task, rows)},
-        "counts": {
-            "samples": len({row.sample_id for row in rows}),
-            "outputs": len(rows),
-            "failed": len(failed),
-            "scored": scored,
-            "unscored": len(rows) - scored,
+        "groups": {
+            name: {**counts.to_json(), "mean": counts.total / counts.scored if counts.scored else None}
+            for name, counts in groups.items()
         },
+        "counts": total.to_json(),
         "judge_accuracy": (manifest["judge"] or {}).get("accuracy", {}),
         "timing": dict(timing),
     }
@@ -116,27 +122,78 @@ def _short(source: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: source[key] for key in keys}
 
 
-def _groups_in_order(task: Task, rows: Sequence[ScoreRow]) -> list[str]:
-    present = dict.fromkeys(row.group for row in rows)
-    return [
-        *(g for g in task.groups if g in present),
-        *(g for g in present if g not in task.groups),
-    ]
+@dataclass
+class _Counts:
+    samples: int = 0
+    outputs: int = 0
+    failed: int = 0
+    scored: int = 0
+    total: float = 0.0
+
+    @classmethod
+    def sum_of(cls, parts: Iterable[_Counts]) -> _Counts:
+        whole = cls()
+        for part in parts:
+            whole.samples += part.samples
+            whole.outputs += part.outputs
+            whole.failed += part.failed
+            whole.scored += part.scored
+        return whole
+
+    def to_json(self) -> dict[str, int]:
+        return {
+            "samples": self.samples,
+            "outputs": self.outputs,
+            "failed": self.failed,
+            "scored": self.scored,
+            "unscored": self.outputs - self.scored,
+        }
 
 
-def _group(group: str, rows: Sequence[ScoreRow]) -> dict[str, Any]:
-    mine = [row for row in rows if row.group == group]
-    values = [row.score.value for row in mine if row.score.value is not None]
-    return {
-        "samples": len({row.sample_id for row in mine}),
-        "outputs": len(mine),
-        "failed": sum(_is_failure(row.score) for row in mine),
-        "scored": len(values),
-        "unscored": len(mine) - len(values),
-        "mean": sum(values) / len(values) if values else None,
-    }
+def _count_groups(task: Task, rows: Iterable[ScoreRow]) -> dict[str, _Counts]:
+    """Counts per group, in the task's order. The rows of one sample stand next to each other."""
+    found: dict[str, _Counts] = {}
+    before: str | None = None
+    for row in rows:
+        counts = found.setdefault(row.group, _Counts())
+        counts.samples += row.sample_id != before
+        before = row.sample_id
+        counts.outputs += 1
+        counts.failed += _is_failure(row.score)
+        if row.score.value is not None:
+            counts.scored += 1
+            counts.total += row.score.value
+    order = [*(g for g in task.groups if g in found), *(g for g in found if g not in task.groups)]
+    return {name: found[name] for name in order}
 
 
-def read_scores(scores: Scan) -> list[ScoreRow]:
-    """All scores in plan order."""
-    return [score_from_json(json.loads(line)) for line in scores.lines()]
+class ScoreTable(Sequence[ScoreRow]):
+    """All scores in plan order, read from the disk each time they are passed over."""
+
+    def __init__(self, scores: Scan) -> None:
+        self._scores = scores
+
+    def __len__(self) -> int:
+        return self._scores.num_done
+
+    def __iter__(self) -> Iterator[ScoreRow]:
+        return (score_from_json(json.loads(line)) for line in self._scores.lines())
+
+    @overload
+    def __getitem__(self, index: int) -> ScoreRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ScoreRow]: ...
+
+    def __getitem__(self, index: int | slice) -> ScoreRow | Sequence[ScoreRow]:
+        places = range(len(self))[index]
+        with self._scores.reader() as reader:
+            if isinstance(places, int):
+                return score_from_json(json.loads(reader.line(places)))
+            return [score_from_json(json.loads(reader.line(p))) for p in places]
+
+
+def read_scores(scores: Scan) -> Sequence[ScoreRow]:
+    """All scores of a finished scan in plan order; from ``ROWS_IN_MEMORY`` rows on they stay on disk."""
+    table = ScoreTable(scores)
+    return list(table) if len(table) <= ROWS_IN_MEMORY else table

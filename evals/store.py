@@ -2,27 +2,29 @@
 
 Whole files are replaced atomically, lines are appended per batch, pictures are in place before the
 line that names them. So after SIGKILL at any moment a folder holds only finished things, at most one
-torn line, and temporary files with fixed names that the next start writes over.
+torn line, and temporary files with fixed names that the next start writes over. Lines, manifest,
+results and pictures carry checksums (``evals.checksums``); the manifest has a second copy.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from evals.api import Sample
-from evals.errors import ConfigMismatchError, StoreError, UsageError
+from evals.attempts import Attempts
+from evals.errors import ConfigMismatchError, LockedError, StoreError, UsageError
+from evals.files import json_problem, write_atomically, write_json, writing
 from evals.jsonl import Scan, scan
 from evals.locks import FileLock
-from evals.plan import Batch, Plan, cut
+from evals.plan import Batch, Locator, Plan, cut
 from evals.results import SCHEMA_VERSION
 
 OUTPUTS, SCORES, RESULTS, MANIFEST, REPORT = (
@@ -32,50 +34,18 @@ OUTPUTS, SCORES, RESULTS, MANIFEST, REPORT = (
     "manifest.json",
     "report.html",
 )
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+_COPY = ".manifest.copy.json"
 
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        if error.errno in _NO_SPACE:
-            raise StoreError(
-                f"no space left on the device of {where}: free some and run the same command again; "
-                "everything written so far is kept"
-            ) from error
-        if error.errno in _NOT_WRITABLE:
-            raise StoreError(
-                f"{where} cannot be written ({error.strerror}): give another folder with --output"
-            ) from error
-        raise StoreError(f"{where}: {error.strerror or error}") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step; readers see the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text.encode() + b"\n")
+log = logging.getLogger("evals")
 
 
 class RunStore:
     """One run folder, opened for writing."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, verify: bool = False) -> None:
+        """``verify``: read every picture against its checksum when outputs are scanned."""
         self.root = root
+        self.verify = verify
         self.manifest: dict[str, Any] = {}
         self._locks: list[FileLock] = []
 
@@ -90,7 +60,10 @@ class RunStore:
             self.root.mkdir(parents=True, exist_ok=True)
             index, count = shard
             whole = FileLock(self.root / ".run.lock", shared=count > 1)
-            self._locks.append(whole.acquire())
+            try:
+                self._locks.append(whole.acquire())
+            except LockedError as error:
+                raise self._naming_shards(error) from None
             if count > 1:
                 own = FileLock(self.root / f".shard-{index}-of-{count}.lock")
                 self._locks.append(own.acquire(what=f"shard {index}/{count}"))
@@ -102,14 +75,32 @@ class RunStore:
         self._locks.append(lock)
         return lock
 
+    def _naming_shards(self, error: LockedError) -> LockedError:
+        holders = [
+            f"{path.name.removeprefix('.').removesuffix('.lock')} ({holder})"
+            for path in sorted(self.root.glob(".shard-*.lock"))
+            if (holder := FileLock(path).holder()) is not None
+        ]
+        if not holders:
+            return error
+        return LockedError(
+            f"{self.root}: {', '.join(holders[:8])} of this run still work{'s' * (len(holders) == 1)}; wait "
+            "for them, stop them, or give another --output"
+        )
+
+    def attempts(self, phase: str, shard: tuple[int, int] = (0, 1)) -> Attempts:
+        """The note of which batch is being computed (``evals.attempts``)."""
+        return Attempts(self.root / ".working-{}-{}-of-{}".format(phase, *shard))
+
     def close(self) -> None:
+        """Let go of the locks; also what a forked child does with those of its parent."""
         for lock in reversed(self._locks):
             lock.release()
         self._locks.clear()
 
     def check_is_ours(self) -> None:
         """Refuse a folder that holds other things. Raises UsageError."""
-        if (self.root / MANIFEST).exists():
+        if (self.root / MANIFEST).exists() or (self.root / _COPY).exists():
             return
         strangers = [p.name for p in self.root.iterdir() if not p.name.startswith(".")]
         if strangers:
@@ -121,9 +112,9 @@ class RunStore:
     def clear(self) -> None:
         """Remove the results of an earlier run (``--fresh``); other files are left alone."""
         with writing(self.root):
-            for name in (REPORT, RESULTS, SCORES, OUTPUTS, MANIFEST):
+            for name in (REPORT, RESULTS, SCORES, OUTPUTS, _COPY, MANIFEST):
                 (self.root / name).unlink(missing_ok=True)
-            for path in self.shard_files():
+            for path in (*self.shard_files(), *self.root.glob(".working-*")):
                 path.unlink()
             if (self.root / "images").is_dir():
                 shutil.rmtree(self.root / "images")
@@ -135,13 +126,12 @@ class RunStore:
 
         Returns True for a resumed run. Raises ConfigMismatchError that names the keys.
         """
-        path = self.root / MANIFEST
-        with FileLock(self.root / ".manifest.lock"):
-            if not path.exists():
-                self.manifest = wanted
-                write_json(path, wanted)
+        with writing(self.root / MANIFEST), FileLock(self.root / ".manifest.lock"):
+            is_new = not (self.root / MANIFEST).exists() and not (self.root / _COPY).exists()
+            if is_new:
+                self._write_manifest(wanted)
                 return False
-            recorded = self._read_manifest(path)
+            recorded = self._read_manifest()
         lines = differing(recorded["fingerprint"], wanted["fingerprint"], recorded["auto"])
         if lines:
             raise ConfigMismatchError(
@@ -151,28 +141,36 @@ class RunStore:
         self.manifest = recorded
         return True
 
-    def _read_manifest(self, path: Path) -> dict[str, Any]:
-        try:
-            manifest = json.loads(path.read_bytes())
-            if (
-                manifest["schema"] == SCHEMA_VERSION
-                and manifest["fingerprint"]
-                and "auto" in manifest
-            ):
-                return manifest  # type: ignore[no-any-return]
-            problem = f"schema {manifest['schema']!r}, this version writes {SCHEMA_VERSION}"
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"damaged: {error}"
-        raise StoreError(f"{path} {problem}; give another --output, or --fresh to start over")
+    def _write_manifest(self, manifest: dict[str, Any]) -> None:
+        write_json(self.root / MANIFEST, manifest)
+        write_json(self.root / _COPY, manifest)
+        self.manifest = manifest
+
+    def _read_manifest(self) -> dict[str, Any]:
+        """The manifest, or its copy if a bad disk or a careless hand damaged it."""
+        path, copy = self.root / MANIFEST, self.root / _COPY
+        problem = json_problem(path)
+        if problem is not None:
+            if json_problem(copy) is not None:
+                raise StoreError(
+                    f"{path} is {problem}, and there is no sound copy; give another --output, or --fresh to start over"
+                )
+            log.warning("%s is %s: its copy %s takes its place", path, problem, _COPY)
+            write_atomically(path, copy.read_bytes())
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        if manifest.get("schema") != SCHEMA_VERSION:
+            raise StoreError(
+                f"{path} has schema {manifest.get('schema')!r}, this version writes {SCHEMA_VERSION}; "
+                "give another --output, or --fresh to start over"
+            )
+        return manifest
 
     def update_manifest(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Read, change and replace the manifest under its lock."""
-        path = self.root / MANIFEST
-        with writing(path), FileLock(self.root / ".manifest.lock"):
-            manifest = self._read_manifest(path)
+        with writing(self.root / MANIFEST), FileLock(self.root / ".manifest.lock"):
+            manifest = self._read_manifest()
             change(manifest)
-            write_json(path, manifest)
-            self.manifest = manifest
+            self._write_manifest(manifest)
 
     # -- outputs and scores -------------------------------------------------------------------
 
@@ -185,22 +183,22 @@ class RunStore:
 
     def scan_outputs(self, plan: Plan) -> Scan:
         """All usable outputs, those of shards too. A missing or shortened picture is not usable."""
-        files = [p for p in (self.root / OUTPUTS, *self.shard_files()) if p.exists()]
-        first = plan.positions_by_key()
-
-        def position_of(row: Mapping[str, Any]) -> int | None:
-            return _position(row, first, plan.per_sample)
-
-        return scan(files, len(plan), plan.batches(), position_of, self._is_usable)
+        while True:
+            files = [p for p in (self.root / OUTPUTS, *self.shard_files()) if p.exists()]
+            try:
+                return scan(files, len(plan), plan.batches(), Locator(plan), self._is_usable)
+            except FileNotFoundError:
+                continue  # another shard merges just now: its lines are in outputs.jsonl
 
     def scan_scores(self, plan: Plan, batch_size: int) -> Scan:
+        """All scores; ``is_error`` marks those that the judge failed on."""
         path = self.root / SCORES
-        first = plan.positions_by_key()
         return scan(
             [path] if path.exists() else [],
             len(plan),
             cut(len(plan), batch_size),
-            lambda row: _position(row, first, plan.per_sample),
+            Locator(plan),
+            is_error=_is_judge_failure,
         )
 
     def _is_usable(self, row: Mapping[str, Any]) -> bool:
@@ -212,15 +210,35 @@ class RunStore:
         if not isinstance(path, str) or not path.startswith("images/") or ".." in path.split("/"):
             return False  # nothing of ours: pictures lie below the run folder
         try:
-            return os.stat(self.root / path).st_size == row["bytes"]
+            if os.stat(self.root / path).st_size != row["bytes"]:
+                return False
+            if self.verify and _sha256((self.root / path).read_bytes()) != row["sha256"]:
+                log.warning("%s differs from its recorded checksum", self.root / path)
+                return False
         except (OSError, KeyError, ValueError):
             return False
+        return True
 
-    def drop_scores(self) -> None:
-        """Forget everything derived from outputs, because some of them are made again."""
-        with writing(self.root):
-            for name in (REPORT, RESULTS, SCORES):
+    def drop_scores(self, plan: Plan, judge_batch_size: int, remade: Iterable[Batch]) -> None:
+        """Forget what was derived from outputs that are about to be made again: their judge's batches,
+        results and report. Scores of other batches stay."""
+        with writing(self.root), FileLock(self.root / ".manifest.lock"):
+            for name in (REPORT, RESULTS):
                 (self.root / name).unlink(missing_ok=True)
+            path = self.root / SCORES
+            if not path.exists():
+                return
+            scores = self.scan_scores(plan, judge_batch_size)
+            for batch in remade:
+                first = batch.start - batch.start % judge_batch_size
+                for start in range(first, batch.stop, judge_batch_size):
+                    scores.forget(Batch(0, start, min(start + judge_batch_size, len(plan))))
+            scores.rewrite(path)
+
+    def clear_notes(self) -> None:
+        """Remove notes of attempts (``evals.attempts``) that killed processes left behind."""
+        for path in self.root.glob(".working-*"):
+            path.unlink(missing_ok=True)
 
     # -- pictures -----------------------------------------------------------------------------
 
@@ -235,13 +253,23 @@ class RunStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             record = folder / "metadata.jsonl"
             if not record.exists():
-                _replace(record, (json.dumps(dict(sample.metadata)) + "\n").encode())
+                _replace(record, metadata_line(sample))
             _replace(path, data)
         return {
             "path": path.relative_to(self.root).as_posix(),
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": _sha256(data),
             "bytes": len(data),
         }
+
+    def mend_records(self, samples: Iterable[Sample]) -> None:
+        """Write every ``metadata.jsonl`` again that is not what its sample says."""
+        for sample in samples:
+            path = self.root / "images" / f"{sample.number:05d}" / "metadata.jsonl"
+            line = metadata_line(sample)
+            if path.parent.is_dir() and (not path.exists() or path.read_bytes() != line):
+                log.warning("%s was damaged and is written again", path)
+                with writing(path):
+                    _replace(path, line)
 
     def read_image(self, row: Mapping[str, Any]) -> Any:
         """The picture of an output line, RGB, checked against its recorded sha256."""
@@ -254,10 +282,10 @@ class RunStore:
             raise StoreError(
                 f"{path}: {error.strerror}; run the same command again: its batch is made again"
             ) from None
-        if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        if _sha256(data) != row["sha256"]:
             raise StoreError(
                 f"{path} differs from its recorded checksum: delete it and run the same command again, "
-                "its batch is made again"
+                "its batch is made again (--verify finds all such pictures)"
             )
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
@@ -270,11 +298,18 @@ def _replace(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _position(row: Mapping[str, Any], first: Mapping[str, int], per_sample: int) -> int | None:
-    start, index = first.get(row.get("sample_id", "")), row.get("image_index")
-    if start is None or not isinstance(index, int) or not 0 <= index < per_sample:
-        return None
-    return start + index
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def metadata_line(sample: Sample) -> bytes:
+    """The content of a picture folder's ``metadata.jsonl``: the official record."""
+    return (json.dumps(dict(sample.metadata)) + "\n").encode()
+
+
+def _is_judge_failure(row: Mapping[str, Any]) -> bool:
+    details = row.get("details")
+    return isinstance(details, dict) and details.get("failed") == "judge"
 
 
 def whole_batches(plan: Plan, done: Scan, shard: tuple[int, int]) -> list[Batch]:

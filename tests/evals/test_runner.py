@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import evals
-from evals import jsonl, store
+from evals import files, jsonl, store
 from evals.api import Identity
 from evals.errors import (
     ConfigMismatchError,
@@ -255,7 +255,11 @@ def test_a_full_disk_says_so_and_the_run_goes_on_afterwards(
         with store.writing(path):
             full(path, data)
 
-    home, name = (jsonl.LineWriter, "append") if "." in kind else (store, kind)
+    home, name = {
+        "LineWriter.append": (jsonl.LineWriter, "append"),
+        "_replace": (store, kind),
+        "write_atomically": (files, kind),
+    }[kind]
     real = getattr(home, name)
     with monkeypatch.context() as patch:
         patch.setattr(home, name, full_in_writing if kind == "write_atomically" else full)

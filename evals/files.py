@@ -1,0 +1,72 @@
+"""Writing files so that a reader sees the old or the new content, and errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evals.checksums import is_sound, seal
+from evals.errors import StoreError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP}
+
+
+class NotWritableError(StoreError):
+    """The folder or file system allows no writing."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        if error.errno in _NO_SPACE:
+            raise StoreError(
+                f"no space left on the device of {where}: free some and run the same command again; "
+                "everything written so far is kept"
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            raise NotWritableError(
+                f"{where} cannot be written ({error.strerror}): give another folder with --output"
+            ) from error
+        raise StoreError(f"{where}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` in one step; readers see the old or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its checksum, atomically."""
+    text = json.dumps(seal(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text.encode() + b"\n")
+
+
+def json_problem(path: Path) -> str | None:
+    """Why a file of ``write_json`` cannot be used: missing, or damaged; None if it is sound."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ValueError as error:
+        return f"damaged: {error}"
+    if not isinstance(value, dict) or not is_sound(value):
+        return "damaged: its checksum differs"
+    return None

@@ -1,0 +1,100 @@
+"""What ``manifest.json`` says about a run when it begins (keys: ``evals.results``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evals import config as configs
+from evals import provenance
+from evals.api import Judge, Model, Sample, Task
+from evals.config import RunConfig
+from evals.fingerprint import sha256_of
+from evals.lookup import identity_json
+from evals.results import SCHEMA_VERSION
+
+_JUDGE_BATCH_SIZE = 64  # for tasks that need no judge
+
+
+def new_manifest(
+    config: RunConfig,
+    task: Task,
+    model: Model,
+    judge: Judge | None,
+    *,
+    samples: Sequence[Sample],
+    num_official: int,
+    per_sample: int,
+    fingerprint: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest of a run that has just begun.
+
+    Args: samples: those of this run. num_official: all that the task has. per_sample: outputs of each.
+    """
+    groups: dict[str, int] = {}
+    for sample in samples:
+        groups[sample.group] = groups.get(sample.group, 0) + 1
+    described_judge = None
+    if judge is not None:
+        described_judge = {**identity_json(judge), "accuracy": dict(judge.accuracy())}
+    return {
+        "schema": SCHEMA_VERSION,
+        "status": "running",
+        "config": configs.public_config(config),
+        "fingerprint": fingerprint,
+        "config_sha256": sha256_of(fingerprint),
+        "auto": resolved_batch_sizes(config, model, judge),
+        "task": {
+            "name": task.name,
+            "version": task.version,
+            "kind": task.kind,
+            "prompts_sha256": task.digest(),
+            "groups": groups,
+            "card": dict(task.card),
+        },
+        "model": identity_json(model),
+        "judge": described_judge,
+        "plan": {
+            "samples": len(samples),
+            "official_samples": num_official,
+            "per_sample": per_sample,
+            "official_per_sample": task.num_images,
+            "outputs": len(samples) * per_sample,
+        },
+        "partial": len(samples) < num_official,
+        "deviations": _deviations(task, len(samples), num_official, per_sample),
+        "warnings": _warnings(model, judge),
+        "versions": provenance.versions(),
+        "git": provenance.git_state(),
+        "platform": provenance.platform_info(),
+        "sessions": [],
+        "mlflow": None,
+    }
+
+
+def resolved_batch_sizes(config: RunConfig, model: Model, judge: Judge | None) -> dict[str, int]:
+    """What "auto" becomes; recorded once, so that a resumed run cuts the same batches."""
+    wanted = config.batch_size
+    sizes = {"batch_size": model.identity.batch_size if wanted == "auto" else int(wanted)}
+    wanted = config.judge.batch_size
+    default = judge.identity.batch_size if judge else _JUDGE_BATCH_SIZE
+    sizes["judge.batch_size"] = default if wanted == "auto" else int(wanted)
+    return sizes
+
+
+def _deviations(task: Task, num_samples: int, num_official: int, per_sample: int) -> list[str]:
+    found = []
+    if num_samples < num_official:
+        found.append(f"{num_samples} of {num_official} samples were run (--limit)")
+    if task.kind == "generation" and per_sample != task.num_images:
+        found.append(f"{per_sample} pictures per prompt, the protocol has {task.num_images}")
+    return found
+
+
+def _warnings(model: Model, judge: Judge | None) -> list[str]:
+    if judge is None or judge.identity.domain == model.identity.domain:
+        return []
+    return [
+        f"judge {judge.identity.name!r} was made for pictures of domain {judge.identity.domain!r}, this model "
+        f"makes {model.identity.domain!r}: its verdicts mean little here"
+    ]
