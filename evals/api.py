@@ -25,6 +25,9 @@ Box = tuple[float, float, float, float]
 
 TaskKind = Literal["generation", "understanding"]
 
+API_VERSION = 1
+"""Raised when something here changes so that a plug-in written before would break."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -34,7 +37,9 @@ class Sample:
     ``number`` is the 0-based line number in the official file, used for folder names even when only
     some samples are run. ``group`` is the reporting group (GenEval: the tag). ``metadata`` is the
     official record, JSON values only, in its original key order. ``images`` are inputs (understanding
-    and editing): paths, bytes or PIL images.
+    and editing): paths, bytes or PIL images. Samples with the same ``unit`` are scored together (MME:
+    both questions about a picture), so ``--limit`` takes all of them or none. ``max_new_tokens`` and
+    ``stop`` end the answers of an understanding task; see :class:`AnswerRequest`.
     """
 
     id: str
@@ -43,6 +48,9 @@ class Sample:
     prompt: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[Any, ...] = ()
+    unit: str | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,13 +77,24 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """One question to answer in text. ``max_new_tokens=None`` means the model's own default."""
+    """One question to answer in text. ``max_new_tokens=None`` means the model's own default.
+
+    The answer ends before the first of the texts in ``stop``; :func:`cut_at` does that for models
+    that cannot stop there by themselves.
+    """
 
     sample_id: str
     prompt: str
     seed: int
     images: tuple[Any, ...] = ()
     max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first of the stop strings; empty ones stop nothing."""
+    ends = [text.find(end) for end in stop if end]
+    return text[: min((e for e in ends if e >= 0), default=len(text))]
 
 
 @dataclass(frozen=True)
@@ -353,6 +372,10 @@ class Task(Protocol):
     ``--judge auto`` takes, ``{}`` for tasks without a judge. ``num_images`` is the official number of
     outputs per sample. ``card`` holds what a report prints: "measures", "paper", "data", "licence",
     "scorer", "worth". A changed prompt, split or scorer raises ``version``.
+
+    Two further members are optional. A constructor with an argument ``data`` takes the path of
+    ``--data``. ``judge_methods`` names what its judge must be able to do (``("ask",)``,
+    ``("detect",)``): a judge that cannot is refused before anything is generated.
     """
 
     name: str

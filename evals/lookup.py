@@ -2,23 +2,72 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evals import registry
-from evals.api import Judge, Model, ModelOptions, Task
+from evals.api import Judge, Metric, Model, ModelOptions, Task
+from evals.calls import one_line
 from evals.config import RunConfig
-from evals.discovery import discover
-from evals.errors import MissingRequirementError, UnknownNameError, UsageError, suggest
+from evals.discovery import BUILT_IN, discover
+from evals.errors import EvalError, MissingRequirementError, UnknownNameError, UsageError, suggest
+from evals.plugin_checks import protocol_problem
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def find_task(name: str) -> Task:
-    """The task of a registered name. Raises UnknownNameError with a suggestion."""
+def find_task(name: str, data: str | Path | None = None) -> Task:
+    """The task of a registered name; ``data`` is where its data lie, for tasks that take some.
+
+    Raises: UnknownNameError with a suggestion; UsageError for a task that brings its own data.
+    """
     discover()
-    return registry.tasks.get(name)()  # type: ignore[no-any-return]
+    factory = registry.tasks.get(name)
+    if data is None:
+        return _made(registry.tasks, name, factory)  # type: ignore[no-any-return]
+    if not _takes_data(factory):
+        raise UsageError(f"task {name!r} brings its own data: run it without --data ({data})")
+    return _made(registry.tasks, name, factory, data=data)  # type: ignore[no-any-return]
+
+
+def find_metrics(names: Sequence[str]) -> list[Metric]:
+    """Metrics by registered names; ``name:argument`` passes the argument on."""
+    discover()
+    found = []
+    for spec in names:
+        name, _, rest = spec.partition(":")
+        metric = _made(registry.metrics, name, registry.metrics.get(name), rest)
+        found.append(metric)
+    return found
+
+
+def _made(known: registry.Registry, name: str, factory: Any, *args: Any, **kwargs: Any) -> Any:
+    """What a factory makes, checked. Faults of a plug-in become one line that names it; ours keep their traceback."""
+    origin = known.origin(name)
+    try:
+        made = factory(*args, **kwargs)
+    except EvalError:
+        raise
+    except Exception as error:
+        if origin == BUILT_IN:
+            raise
+        raise registry.RegistryError(
+            f"{known.kind} {name!r} ({origin}) does not start: {one_line(error)}"
+        ) from error
+    problem = protocol_problem(known.kind, made)
+    if problem:
+        raise registry.RegistryError(f"{known.kind} {name!r} ({origin}) {problem}")
+    return made
+
+
+def _takes_data(factory: Any) -> bool:
+    try:
+        return "data" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def find_model(config: RunConfig) -> Model:
@@ -41,10 +90,10 @@ def find_model(config: RunConfig) -> Model:
         extra=config.model.args,
     )
     if name in registry.models:
-        return registry.models.get(name)("", options)  # type: ignore[no-any-return]
+        return _made(registry.models, name, registry.models.get(name), "", options)  # type: ignore[no-any-return]
     prefix, colon, rest = name.partition(":")
     if colon and prefix in registry.models:
-        return registry.models.get(prefix)(rest, options)  # type: ignore[no-any-return]
+        return _made(registry.models, prefix, registry.models.get(prefix), rest, options)  # type: ignore[no-any-return]
     is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
     if is_path or _HUB_ID.fullmatch(name):
         return registry.models.get("blip3o")(name, options)  # type: ignore[no-any-return]
@@ -77,13 +126,13 @@ def find_judge(config: RunConfig, task: Task, model: Model) -> Judge | None:
     options = ModelOptions(device=config.model.device, extra=config.judge.args)
     prefix, _, rest = name.partition(":")
     if name not in registry.judges and prefix in registry.judges:
-        return registry.judges.get(prefix)(rest, options)  # type: ignore[no-any-return]
+        return _made(registry.judges, prefix, registry.judges.get(prefix), rest, options)  # type: ignore[no-any-return]
     if config.judge.name == "auto" and name not in registry.judges:
         raise MissingRequirementError(
             f"judge {name!r}, which task {task.name!r} takes for domain {model.identity.domain!r}, is not "
             f"part of this version: choose one with --judge, known are: {', '.join(registry.judges.names())}"
         )
-    return registry.judges.get(name)("", options)  # type: ignore[no-any-return]
+    return _made(registry.judges, name, registry.judges.get(name), "", options)  # type: ignore[no-any-return]
 
 
 def identity_json(thing: Any) -> dict[str, Any]:

@@ -135,3 +135,21 @@ def _check_tag(node: Any, kind: str) -> None:
 
 def _line(node: Any) -> int:
     return int(node.start_mark.line) + 1
+
+
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
+    """Path of every key in a YAML or JSON text -> its line, from 1; {} for a text that cannot be composed."""
+    lines: dict[tuple[str, ...], int] = {}
+
+    def visit(node: Any, path: tuple[str, ...]) -> None:
+        if isinstance(node, yaml.MappingNode) and len(path) <= _MAX_DEPTH:
+            for key, value in node.value:
+                lines[*path, str(key.value)] = _line(key)
+                visit(value, (*path, str(key.value)))
+
+    try:
+        # JSON may be indented with tabs, which YAML does not take; inside its strings there are none.
+        visit(yaml.compose(text.replace("\t", " "), _Loader), ())
+    except (yaml.YAMLError, SettingsError, RecursionError):
+        return {}
+    return lines

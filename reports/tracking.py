@@ -6,19 +6,22 @@ in the record that is returned, never an exception. MLflow is imported inside th
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
+from evals.redact import redact
 from evals.results import RunData, load
 from reports import tracking_db
-from reports.format import interval, number, words
+from reports.format import words
+from reports.tracking_values import MAX_NAME, clean, metrics_of, params_of, tags_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +40,11 @@ ENVIRONMENT = {
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
 }
 ARTIFACTS = ("results.json", "manifest.json", "outputs.jsonl", "scores.jsonl", "report.html")
-MAX_PARAM, MAX_TAG, MAX_NAME = 500, 5000, 250
+MAX_METRICS_A_CALL, MAX_OTHERS_A_CALL = 500, 100  # MLflow takes 1,000 metrics, 100 parameters and 100 tags
+KEY_TAG = "blip3o_eval.key"
+"""Names the run folder's own run: the id that MLflow gives is lost when a process dies right after asking for it."""
+
+Record = dict[str, Any]
 
 
 def log_run(
@@ -46,26 +53,39 @@ def log_run(
     experiment: str = "blip3o-eval",
     tracking_uri: str | None = None,
     tags: Mapping[str, str] | None = None,
-    run_id: str | None = None,
-) -> dict[str, Any]:
+    previous: Mapping[str, Any] | None = None,
+    save: Callable[[Record], None] = lambda record: None,
+) -> Record:
     """Copy a finished run folder into MLflow and say where it went.
 
-    Args: tracking_uri: default MLFLOW_TRACKING_URI, else SQLite at `runs/mlflow.db`. run_id: continue this MLflow
-    run (of an earlier attempt) if the store still has it.
-    Returns: {"run_id", "experiment", "tracking_uri"} and "error" (one line) if something went wrong; run_id is None
-    if there is no MLflow run. Never raises.
+    Args: tracking_uri: default MLFLOW_TRACKING_URI, else SQLite at `runs/mlflow.db`. previous: the record of an
+    earlier attempt; its MLflow run is continued if the store still has it. save: keeps the record; it is called before
+    anything is created, as soon as the MLflow run is there, and at the end.
+    Returns: {"status": "logged" or "failed", "key", "run_id", "experiment", "tracking_uri"} and "error" (one line) if
+    something went wrong; run_id is None if there is no MLflow run. Never raises, save excepted.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
-    record: dict[str, Any] = {
-        "run_id": run_id,
+    record: Record = {
+        "status": "pending",
+        "key": (previous or {}).get("key") or uuid.uuid4().hex,
+        "run_id": (previous or {}).get("run_id"),
         "experiment": experiment,
-        "tracking_uri": without_password(uri),
+        "tracking_uri": redact(uri),
     }
+    save(record)
     try:
-        _log_run(load(root), uri, experiment, dict(tags or {}), record)
+        _log_run(load(root), uri, clean(experiment, MAX_NAME), dict(tags or {}), record, save)
+        record["status"] = "logged"
     except Exception as error:  # databases, servers and their drivers raise anything
-        record["error"] = _one_line(error).replace(uri, record["tracking_uri"])
-        log.warning("not tracked in MLflow (%s); the run itself is complete", record["error"])
+        record["status"] = "failed"
+        record["error"] = redact(_one_line(error).replace(uri, record["tracking_uri"]))
+        log.warning(
+            "not tracked in MLflow (%s); the run itself is complete, "
+            "`blip3o-eval track sync %s` logs it later",
+            record["error"],
+            root,
+        )
+    save(record)
     return record
 
 
@@ -79,117 +99,31 @@ def import_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def metric_name(name: str) -> str:
-    """A name that MLflow accepts: `CLIP(ViT-B/32)` -> `CLIP_ViT-B/32`."""
-    name = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
-    name = re.sub(r"_{2,}", "_", name).strip("_/ .") or "unnamed"
-    return re.sub(r"/{2,}", "/", name)[:MAX_NAME]
-
-
-def metrics_of(run: RunData) -> dict[str, float]:
-    """Every figure as `name`, its bounds as `name_ci_low` and `name_ci_high`, then counts and times."""
-    assert run.results is not None
-    found: dict[str, float] = {}
-    for metric in run.metric_values():
-        name = metric_name(metric.name)
-        if metric.value is None:
-            continue
-        found[name] = float(metric.value)
-        if metric.ci95 is not None:
-            found[f"{name}_ci_low"], found[f"{name}_ci_high"] = map(float, metric.ci95)
-    for section, prefix in (("counts", "outputs"), ("timing", "timing")):
-        for key, value in run.results[section].items():
-            if isinstance(value, (int, float)):
-                found[metric_name(f"{prefix}/{key}")] = float(value)
-    return found
-
-
-def params_of(run: RunData) -> dict[str, str]:
-    """What changes outputs or scores, flat."""
-    return {metric_name(k): str(v)[:MAX_PARAM] for k, v in run.manifest["fingerprint"].items()}
-
-
-def tags_of(run: RunData, extra: Mapping[str, str]) -> dict[str, str]:
-    """Who made the figures, from what, and the caveats; `extra` wins."""
-    manifest, results = run.manifest, run.results
-    assert results is not None
-    git = manifest.get("git") or {}
-    found = {
-        "mlflow.source.name": "blip3o-eval",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": git.get("commit"),
-        "mlflow.note.content": description(run),
-        "git.is_dirty": git.get("is_dirty"),
-        "task": manifest["task"]["name"],
-        "task.version": manifest["task"]["version"],
-        "model": manifest["model"]["name"],
-        "judge": (manifest["judge"] or {}).get("name"),
-        "judge.domain": (manifest["judge"] or {}).get("domain"),
-        "partial": manifest["partial"],
-        "test_double": results["is_test_double"],
-        "config_sha256": manifest["config_sha256"],
-        **{
-            f"version.{name}": version for name, version in (manifest.get("versions") or {}).items()
-        },
-    }
-    texts = {
-        k: str(v).lower() if isinstance(v, bool) else str(v)
-        for k, v in found.items()
-        if v is not None
-    }
-    texts |= {metric_name(str(k)): str(v) for k, v in extra.items()}
-    return {key: value[:MAX_TAG] for key, value in texts.items()}
-
-
-def description(run: RunData) -> str:
-    """The run's note in MLflow, Markdown: caveats first, then the figures."""
-    manifest, results = run.manifest, run.results
-    assert results is not None
-    caveats = []
-    if results["is_test_double"]:
-        caveats.append("**Made with a test double: these figures mean nothing.**")
-    if manifest["partial"]:
-        caveats.append("**Partial run: not the benchmark's score.**")
-    if manifest["judge"] and manifest["judge"]["domain"] == "stickers":
-        caveats.append("Sticker judge: not comparable with published figures.")
-    lines = ["| figure | value | 95 % interval | scored |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {words(m.name)} | {number(m.value, m.unit)} | {interval(m.ci95, m.unit)} | {m.n} |"
-        for m in run.metric_values()
-    ]
-    return "\n\n".join([*caveats, "\n".join(lines)])
-
-
-def without_password(uri: str) -> str:
-    """The address without user and password."""
-    parts = urlsplit(uri)
-    return (
-        urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        if "@" in parts.netloc
-        else uri
-    )
-
-
 def _default_uri() -> str:
     return tracking_db.uri_of(tracking_db.DEFAULT_DATABASE)
 
 
 def _log_run(
-    run: RunData, uri: str, experiment: str, tags: dict[str, str], record: dict[str, Any]
+    run: RunData,
+    uri: str,
+    experiment: str,
+    tags: dict[str, str],
+    record: Record,
+    save: Callable[[Record], None],
 ) -> None:
     if not run.is_finished:
         raise RuntimeError(f"{run.root} is not finished")
     import_mlflow()
     path = tracking_db.path_of(uri)
     if path is None:
-        _write(_client(uri), run, experiment, None, tags, record)
+        _write(_client(uri), run, experiment, None, tags, record, save)
         return
     with tracking_db.locked(path):
-        tracking_db.ensure(
-            path
-        )  # before any client: making one would create or migrate the tables in place
+        # Before any client: making one would create or migrate the tables in place.
+        tracking_db.ensure(path)
         artifacts = path.parent / tracking_db.ARTIFACTS / _folder_name(experiment)
-        _write(_client(uri), run, experiment, artifacts.as_uri(), tags, record)
+        client = _client(tracking_db.patient_uri(uri))
+        _write(client, run, experiment, artifacts.as_uri(), tags, record, save)
 
 
 def _client(uri: str) -> MlflowClient:
@@ -204,15 +138,21 @@ def _write(
     experiment: str,
     artifact_location: str | None,
     tags: dict[str, str],
-    record: dict[str, Any],
+    record: Record,
+    save: Callable[[Record], None],
 ) -> None:
-    mlflow_run = _find_run(client, record["run_id"])
+    experiment_id = _experiment_id(client, experiment, artifact_location)
+    mlflow_run = _find_run(client, record["run_id"]) or _find_by_key(
+        client, experiment_id, record["key"]
+    )
     record["run_id"] = None
     if mlflow_run is None:
-        experiment_id = _experiment_id(client, experiment, artifact_location)
         name = f"{run.manifest['task']['name']}-{run.manifest['model']['name']}"
-        mlflow_run = client.create_run(experiment_id, run_name=name[:MAX_NAME])
+        mlflow_run = client.create_run(
+            experiment_id, run_name=clean(name, MAX_NAME), tags={KEY_TAG: record["key"]}
+        )
     run_id = record["run_id"] = mlflow_run.info.run_id
+    save(record)
     status = "FAILED"
     try:
         _log_values(client, mlflow_run, run, tags)
@@ -221,22 +161,33 @@ def _write(
                 client.log_artifact(run_id, str(run.root / file))
         _log_chart(client, run_id, run)
         status = "FINISHED"
-    finally:
-        client.set_terminated(run_id, status)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to be told
+            client.set_terminated(run_id, status)
+        raise
+    client.set_terminated(run_id, status)
 
 
 def _log_values(client: MlflowClient, mlflow_run: Run, run: RunData, tags: dict[str, str]) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
-    now = int(time.time() * 1000)
-    # Parameters cannot be set twice; a continued run keeps those it has.
-    params = {k: v for k, v in params_of(run).items() if k not in mlflow_run.data.params}
-    client.log_batch(
-        mlflow_run.info.run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in metrics_of(run).items()],
-        params=[Param(name, value) for name, value in params.items()],
-        tags=[RunTag(name, value) for name, value in tags_of(run, tags).items()],
-    )
+    now, run_id = int(time.time() * 1000), mlflow_run.info.run_id
+    # Parameters cannot be set twice, and metrics are a history: a continued run keeps what it has.
+    params = [
+        Param(k, v) for k, v in params_of(run).items() if k not in mlflow_run.data.params
+    ]
+    metrics = [
+        Metric(k, v, now, 0)
+        for k, v in metrics_of(run).items()
+        if mlflow_run.data.metrics.get(k) != v
+    ]
+    labels = [RunTag(k, v) for k, v in tags_of(run, tags).items()]
+    for start in range(0, len(metrics), MAX_METRICS_A_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_A_CALL])
+    for start in range(0, len(params), MAX_OTHERS_A_CALL):
+        client.log_batch(run_id, params=params[start : start + MAX_OTHERS_A_CALL])
+    for start in range(0, len(labels), MAX_OTHERS_A_CALL):
+        client.log_batch(run_id, tags=labels[start : start + MAX_OTHERS_A_CALL])
 
 
 def _log_chart(client: MlflowClient, run_id: str, run: RunData) -> None:
@@ -268,6 +219,14 @@ def _find_run(client: MlflowClient, run_id: str | None) -> Run | None:
             return None
         raise
     return found if found.info.lifecycle_stage == "active" else None
+
+
+def _find_by_key(client: MlflowClient, experiment_id: str, key: str) -> Run | None:
+    """The run that a process created and did not live to note."""
+    found = client.search_runs(
+        [experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+    )
+    return found[0] if found else None
 
 
 def _experiment_id(client: MlflowClient, name: str, artifact_location: str | None) -> str:

@@ -22,7 +22,8 @@ log = logging.getLogger("reports")
 
 DEFAULT_DATABASE = Path("runs") / "mlflow.db"
 ARTIFACTS = "mlartifacts"  # folder beside the database
-LOCK_TIMEOUT_S = 600
+LOCK_TIMEOUT_S = 120.0  # for other evaluations, which log one after another, a few seconds each
+BUSY_TIMEOUT_S = 30.0  # for whoever else writes: SQLite's own lock
 NEEDED_TABLES = {"experiments", "runs", "metrics", "latest_metrics", "params", "tags"}
 
 State = Literal["absent", "ready", "half made", "outdated"]
@@ -44,12 +45,28 @@ def uri_of(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The one writer of this database. Raises OSError when another holds it for ten minutes."""
-    from filelock import FileLock
+    """The one writer of this database. Raises RuntimeError when others hold it longer than `LOCK_TIMEOUT_S`."""
+    from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout:
+        raise RuntimeError(
+            f"{path} is in use by another evaluation, waited {LOCK_TIMEOUT_S:g} s"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def patient_uri(uri: str) -> str:
+    """The address of a database with SQLite's waiting time in it; the default gives up after five seconds."""
+    if "timeout=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}timeout={BUSY_TIMEOUT_S:g}"
 
 
 def state_of(path: Path, head: str) -> State:
@@ -57,7 +74,7 @@ def state_of(path: Path, head: str) -> State:
     if not path.exists():
         return "absent"
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as database:
             rows = database.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table'"
             ).fetchall()
@@ -71,7 +88,9 @@ def state_of(path: Path, head: str) -> State:
                 revisions = database.execute("SELECT version_num FROM alembic_version").fetchall()
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise
+            raise RuntimeError(
+                f"{path} is locked by another program, waited {BUSY_TIMEOUT_S:g} s: close what has it open"
+            ) from None
         return "half made"
     except sqlite3.DatabaseError:
         return "half made"

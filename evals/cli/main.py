@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+ENVIRONMENT = "BLIP3O_EVAL"
+
 # name -> (module, what it does); the text stands here so that --help imports no command.
 COMMANDS = {
     "run": ("evals.cli.run", "Run tasks on a model: generate, judge, score, report."),
@@ -15,6 +17,8 @@ COMMANDS = {
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
     "merge": ("evals.cli.merge", "Merge the shards of a run by hand, score and report it."),
+    "track": ("evals.cli.track", "Log runs to MLflow whose logging failed: track sync."),
+    "config": ("evals.cli.config", "Show settings and their origin, or the schema of settings files."),
     "list": ("evals.cli.list", "List tasks, models, judges or metrics."),
     "doctor": ("evals.cli.doctor", "Check the installation, bundled weights, disk and tracking."),
 }
@@ -31,6 +35,7 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(COMMANDS[name][0]).command
         assert isinstance(command, click.Command)
+        name_twins(command, f"{ENVIRONMENT}_{name}")
         return command
 
     def resolve_command(
@@ -51,13 +56,29 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         from blip3o.errors import Blip3oError
         from evals.errors import EvalError
+        from evals.redact import redact
 
         try:
             return super().invoke(ctx)
         except (EvalError, Blip3oError) as error:
-            failure = click.ClickException(str(error))
+            failure = click.ClickException(redact(str(error)))
             failure.exit_code = getattr(error, "exit_code", 1)
             raise failure from error
+
+
+def name_twins(command: click.Command, prefix: str) -> None:
+    """Name the environment twin of every option after its long form: ``--as-is`` -> ``PREFIX_AS_IS``.
+
+    click would name it after the parameter, which need not be called like the option.
+    """
+    prefix = str(command.context_settings.get("auto_envvar_prefix", prefix)).upper().replace("-", "_")
+    for parameter in command.params:
+        long = [o for o in parameter.opts if o.startswith("--")]
+        if isinstance(parameter, click.Option) and long and parameter.envvar is None:
+            parameter.envvar = f"{prefix}_{long[0][2:].upper().replace('-', '_')}"
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            name_twins(inner, f"{prefix}_{name}")
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -71,7 +92,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={
-        "auto_envvar_prefix": "BLIP3O_EVAL",
+        "auto_envvar_prefix": ENVIRONMENT,
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
     },

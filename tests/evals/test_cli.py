@@ -79,7 +79,7 @@ def test_wrong_usage_is_exit_2_with_a_hint_and_no_traceback(
     [
         (["--judge", "stikers"], "Unknown judge 'stikers'. Did you mean: stickers?"),
         (["--set", "generation.stepz=3"], "Did you mean: generation.steps"),
-        (["--limit", "0"], "limit = 0 (from the command line) is not allowed: must be at least 1"),
+        (["--limit", "0"], "limit = 0 (from flag --limit) is not allowed: must be at least 1"),
         (["--limit", "x"], "'x' is not a valid integer"),
         (["--steps", "0"], "generation.steps = 0"),
         (["--guidance-scale", "nan"], "generation.guidance_scale = nan"),

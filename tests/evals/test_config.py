@@ -7,16 +7,14 @@ import pytest
 from evals.api import Identity
 from evals.config import (
     RunConfig,
-    differing_keys,
-    fingerprint,
-    parse_assignment,
     public_config,
-    read_config_file,
     resolve,
     set_key,
-    sha256_of,
 )
+from evals.config_files import parse_assignment, read_config_file, read_layer
+from evals.config_show import as_yaml, json_schema, settings_of
 from evals.errors import ConfigError, InputError
+from evals.fingerprint import differing_keys, fingerprint, sha256_of
 
 MODEL = Identity("nano", "1", "aa", "stickers", settings={"steps": 20})
 JUDGE = Identity("stickers", "1", "bb", "stickers")
@@ -103,7 +101,7 @@ def test_config_files_name_the_file_and_line(tmp_path: Path) -> None:
     assert read_config_file(good) == {"model": {"name": "nano"}, "generation": {"steps": 9}}
     for name, text, message in (
         ("b.yaml", "a: [1\nb: 2\n", r"b.yaml:\d+: not valid YAML"),
-        ("c.yaml", "generation: {stepz: 3}", "c.yaml: unknown key 'generation.stepz'"),
+        ("c.yaml", "generation: {stepz: 3}", "c.yaml:1: unknown key 'generation.stepz'"),
         ("d.yaml", "- 1\n", "d.yaml: expected keys and values, got list"),
         ("e.yaml", "!!python/object/apply:os.system ['true']", "e.yaml"),
     ):
@@ -141,3 +139,78 @@ def test_auto_fits_what_it_became() -> None:
 def test_passwords_in_urls_stay_out_of_the_manifest() -> None:
     config = make(tracking__tracking_uri="https://me:secret@tracking.example:5000/x")
     assert public_config(config)["tracking"]["tracking_uri"] == "https://tracking.example:5000/x"
+
+
+def test_every_key_of_a_file_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "# comment\nmodel: nano\ngeneration:\n  steps: 9\ntracking:\n  tags:\n    a: 1\n    b: 2\n"
+        "judge.batch_size: 4\n"
+    )
+    _, places = read_layer(path)
+    assert places == {
+        "model.name": f"file {path}:2",
+        "generation.steps": f"file {path}:4",
+        "tracking.tags": f"file {path}:6",
+        "tracking.tags.a": f"file {path}:7",
+        "tracking.tags.b": f"file {path}:8",
+        "judge.batch_size": f"file {path}:9",
+    }
+    path = tmp_path / "a.json"
+    path.write_text('{\n\t"seed": 3,\n\t"generation": {\n\t\t"steps": 5}}')
+    assert read_layer(path)[1] == {
+        "seed": f"file {path}:2", "generation.steps": f"file {path}:4",
+    }  # fmt: skip
+
+
+def test_tags_and_arguments_are_merged_name_by_name() -> None:
+    config, origins = resolve(
+        [
+            ({"tracking.tags": "file a", "model.args": "file a"},
+             {"task": "t", "model": {"args": {"x": 1, "y": 2}}, "tracking": {"tags": {"k": "v"}}}),
+            ("--set", {"model": {"args": {"y": 3}}, "tracking": {"tags": {"l": "w"}}}),
+        ]
+    )  # fmt: skip
+    assert config.model.args == {"x": 1, "y": 3} and config.tracking.tags == {"k": "v", "l": "w"}
+    assert origins["model.args.x"] == "file a" and origins["model.args.y"] == "--set"
+
+
+def test_a_wrong_value_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("task: geneval\nseed: 1\nlimit: 0\n")
+    layer, places = read_layer(path)
+    with pytest.raises(ConfigError, match=r"limit = 0 \(from file .*a.yaml:3\) is not allowed"):
+        resolve([(places, layer)])
+
+
+def test_shown_settings_have_an_origin_each_and_can_be_given_back(tmp_path: Path) -> None:
+    config, origins = resolve(
+        [
+            ("file a.yaml:1", {"task": "geneval", "model": "dummy", "seed": 7}),
+            ("--set", {"model": {"args": {"api_key": "sk-1", "note": "null: #x"}}}),
+        ]
+    )
+    settings, notes = settings_of(config, origins)
+    assert notes == [] and {s.origin.split()[0] for s in settings.values()} == {
+        "file", "--set", "default", "preset",
+    }  # fmt: skip
+    assert settings["num_images"].value == 4 and settings["num_images"].origin == "preset geneval"
+    assert settings["judge.name"].value == "dummy"
+    assert settings["batch_size"].becomes == 8
+    path = tmp_path / "shown.yaml"
+    path.write_text(as_yaml(settings, notes))
+    assert "sk-1" not in path.read_text()
+    again = resolve([("file", read_config_file(path))])[0]
+    assert again.model.args == {"api_key": "[redacted]", "note": "null: #x"}
+    assert (again.seed, again.num_images, again.batch_size) == (7, 4, "auto")
+
+
+def test_the_schema_accepts_what_files_hold_and_refuses_what_they_must_not() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for good in ({}, {"model": "nano"}, {"model": {"name": "nano"}, "generation": {"steps": 3}}):
+        validator.validate(good)
+    for bad in ({"modell": "nano"}, {"limit": 0}, {"generation": {"stepz": 1}}, {"batch_size": "x"}):
+        assert list(validator.iter_errors(bad)), bad

@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from evals.config import (
     RunConfig,
     keys,
-    parse_assignment,
     public_config,
-    read_config_file,
     resolve,
     set_key,
 )
+from evals.config_files import parse_assignment, read_config_file
 from evals.errors import ConfigError, InputError, UsageError
 from evals.plan import parse_shard
 from evals.yaml_settings import SettingsError, parse

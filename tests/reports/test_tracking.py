@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evals.results import load
-from reports import tracking, tracking_db
+from reports import tracking, tracking_db, tracking_values
 from reports.html import write_report
 
 
@@ -65,13 +65,13 @@ def test_artifacts_lie_beside_the_database_wherever_the_command_runs(
 
 def test_a_second_attempt_continues_its_run(database, run_copy):
     first = tracking.log_run(run_copy)
-    second = tracking.log_run(run_copy, run_id=first["run_id"])
+    second = tracking.log_run(run_copy, previous=first)
     assert second == first
     assert len(client(database).search_runs(["1"])) == 1
 
 
 def test_a_run_that_the_store_lost_is_logged_anew(database, run_copy):
-    record = tracking.log_run(run_copy, run_id="0" * 32)
+    record = tracking.log_run(run_copy, previous={"run_id": "0" * 32})
     assert "error" not in record
     assert record["run_id"] not in (None, "0" * 32)
 
@@ -116,7 +116,7 @@ def test_a_database_with_runs_of_another_version_is_left_alone(database, run_cop
         connection.commit()
     before = database.read_bytes()
     with caplog.at_level(logging.WARNING, "reports"):
-        record = tracking.log_run(run_copy, run_id=first["run_id"])
+        record = tracking.log_run(run_copy, previous=first)
     assert "mlflow db upgrade" in record["error"]
     assert record["run_id"] == first["run_id"]
     assert database.read_bytes() == before
@@ -152,7 +152,8 @@ def test_whatever_fails_becomes_one_warning_line(database, run_copy, monkeypatch
         record = tracking.log_run(run_copy)
     assert record["error"] == "the disk is on fire"
     assert [r.getMessage() for r in caplog.records] == [
-        "not tracked in MLflow (the disk is on fire); the run itself is complete"
+        "not tracked in MLflow (the disk is on fire); the run itself is complete, "
+        f"`blip3o-eval track sync {run_copy}` logs it later"
     ]
 
 
@@ -163,7 +164,7 @@ def test_a_run_whose_upload_fails_is_marked_failed_and_can_be_continued(
         patched.setattr(tracking, "_log_chart", failing_write)
         record = tracking.log_run(run_copy)
     assert client(database).get_run(record["run_id"]).info.status == "FAILED"
-    again = tracking.log_run(run_copy, run_id=record["run_id"])
+    again = tracking.log_run(run_copy, previous=record)
     assert again["run_id"] == record["run_id"] and "error" not in again
     assert client(database).get_run(record["run_id"]).info.status == "FINISHED"
 
@@ -209,7 +210,7 @@ def test_a_deleted_experiment_is_named(database, run_copy):
 def test_metric_names_are_made_acceptable(name, expected):
     from mlflow.utils.validation import _validate_metric_name
 
-    made = tracking.metric_name(name)
+    made = tracking_values.metric_name(name)
     assert made == expected
     _validate_metric_name(made)
 
@@ -245,6 +246,102 @@ def test_telemetry_is_off_before_mlflow_is_imported(database, run_copy):
     )
     assert done.stdout.splitlines() == ["telemetry off: true", "None"]
     assert done.stderr == ""
+
+
+def test_the_record_is_saved_before_anything_is_created_and_with_the_id_right_after(
+    database, run_copy, monkeypatch
+):
+    saved, seen = [], []
+    write = tracking._log_values
+    monkeypatch.setattr(
+        tracking, "_log_values", lambda *a: (seen.append(dict(saved[-1])), write(*a))
+    )
+    record = tracking.log_run(run_copy, save=lambda r: saved.append(dict(r)))
+    assert saved[0]["status"] == "pending" and saved[0]["run_id"] is None and saved[0]["key"]
+    assert seen == [{**saved[0], "run_id": record["run_id"]}]
+    assert saved[-1] == record and record["status"] == "logged"
+
+
+def test_a_process_killed_right_after_creating_its_run_leaves_no_second_one(
+    database, run_copy, monkeypatch
+):
+    """The id that MLflow gave is lost with the process; the run is found by its key."""
+    pending = {}
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tracking, "_log_values", killed)
+        patched.setattr(tracking, "_log_chart", killed)
+        tracking.log_run(run_copy, save=lambda r: pending.update(pending or r))
+    assert pending["run_id"] is None and pending["status"] == "pending"
+    record = tracking.log_run(run_copy, previous=pending)
+    (only,) = client(database).search_runs(["1"])
+    assert only.info.run_id == record["run_id"] and only.info.status == "FINISHED"
+    assert only.data.tags[tracking.KEY_TAG] == pending["key"]
+
+
+def test_a_database_that_another_program_has_locked_costs_a_warning(
+    database, run_copy, monkeypatch
+):
+    monkeypatch.setattr(tracking_db, "BUSY_TIMEOUT_S", 0.2)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        record = tracking.log_run(run_copy)
+        assert "locked by another program" in record["error"] and record["run_id"] is None
+        other.execute("ROLLBACK")
+    assert tracking.log_run(run_copy, previous=record)["status"] == "logged"
+
+
+def test_a_database_locked_half_way_costs_a_warning(database, run_copy, monkeypatch):
+    monkeypatch.setattr(tracking_db, "BUSY_TIMEOUT_S", 0.2)
+    write = tracking._log_values
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+
+        def locked(*args):
+            other.execute("BEGIN EXCLUSIVE")
+            return write(*args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(tracking, "_log_values", locked)
+            record = tracking.log_run(run_copy)
+        assert "locked" in record["error"] and record["run_id"]
+        other.execute("ROLLBACK")
+    again = tracking.log_run(run_copy, previous=record)
+    assert again["run_id"] == record["run_id"] and again["status"] == "logged"
+    assert len(client(database).search_runs(["1"])) == 1
+
+
+def test_another_evaluation_that_holds_the_lock_is_waited_for_and_named(
+    database, run_copy, monkeypatch
+):
+    monkeypatch.setattr(tracking_db, "LOCK_TIMEOUT_S", 0.2)
+    with tracking_db.locked(database):
+        assert "in use by another evaluation" in tracking.log_run(run_copy)["error"]
+
+
+def test_odd_names_and_values_reach_mlflow(database, run_copy):
+    tags = {
+        "x" * 1000: "y" * 1_000_000,
+        "surro\udc80gate": "lone \udc80 and \0 nul",
+        "a%b": "1",
+        "a?b": "2",
+        "\u202eleft": "\u202eright",
+        "secret": "https://me:pw@host/",
+    }
+    record = tracking.log_run(run_copy, experiment="odd/ \udc80 name" + "z" * 999, tags=tags)
+    assert "error" not in record
+    stored = client(database).get_run(record["run_id"]).data.tags
+    assert len(stored["x" * 250]) == 5000
+    assert stored["surro_gate"] == "lone ? and  nul"
+    assert {stored["a_b"], stored["a_b_2"]} == {"1", "2"}
+    assert stored["secret"] == "https://host/"
+
+
+def test_names_that_become_equal_stay_apart():
+    made = tracking_values.unique_names({"CLIP(a)": 1, "CLIP[a]": 2, "CLIP{a}": 3})
+    assert made == {"CLIP_a": 1, "CLIP_a_2": 2, "CLIP_a_3": 3}
 
 
 @pytest.mark.slow
