@@ -40,21 +40,34 @@ def writing(path: Path) -> Iterator[None]:
         raise StoreError(f"{where}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` in one step; readers see the old or the new, never a part."""
+def write_atomically(path: Path, data: bytes, is_durable: bool = True) -> None:
+    """Replace ``path`` by ``data`` in one step; readers see the old or the new, never a part.
+
+    ``is_durable`` forces the data to the disk first, against power loss.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], is_durable: bool = True) -> None:
     """Write a JSON object with its checksum, atomically."""
-    text = json.dumps(seal(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text.encode() + b"\n")
+    write_atomically(path, sealed_json(value), is_durable)
+
+
+def sealed_json(value: Mapping[str, Any]) -> bytes:
+    """The bytes that ``write_json`` writes."""
+    sealed = seal(value)
+    try:
+        text = json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate in a name or an error; escaped it reads back the same
+        text = json.dumps(sealed, indent=2, allow_nan=False).encode()
+    return text + b"\n"
 
 
 def json_problem(path: Path) -> str | None:
@@ -65,7 +78,7 @@ def json_problem(path: Path) -> str | None:
         return "missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"damaged: {error}"
     if not isinstance(value, dict) or not is_sound(value):
         return "damaged: its checksum differs"

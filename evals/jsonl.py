@@ -41,7 +41,7 @@ class LineWriter:
         self._synced_at = time.monotonic()
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        data = b"".join(seal_line(dumps(row)) for row in rows)
+        data = b"".join(map(_sealed, rows))
         view = memoryview(data)
         while view:  # an unbuffered write may take only a part, for example when the disk fills
             view = view[self._file.write(view) :]
@@ -62,6 +62,13 @@ class LineWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _sealed(row: Mapping[str, Any]) -> bytes:
+    try:
+        return seal_line(dumps(row))
+    except UnicodeEncodeError:  # a lone surrogate in a prompt or text; escaped it reads back the same
+        return seal_line(json.dumps(row, allow_nan=False))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ PACKAGES = (
 )
 
 
+@lru_cache  # once a process: reading the metadata of ten packages takes a while
 def versions() -> dict[str, str | None]:
     """Python and the packages whose version can move a number; None where not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
@@ -35,6 +37,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+@lru_cache
 def git_state() -> dict[str, Any] | None:
     """Commit and whether tracked files were changed, when the package runs from its repository."""
     root = Path(__file__).resolve().parent.parent

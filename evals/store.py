@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +26,7 @@ from evals.files import json_problem, write_atomically, write_json, writing
 from evals.jsonl import Scan, scan
 from evals.locks import FileLock
 from evals.plan import Batch, Locator, Plan, cut
+from evals.readymade import EncodedPicture
 from evals.results import SCHEMA_VERSION
 
 OUTPUTS, SCORES, RESULTS, MANIFEST, REPORT = (
@@ -35,6 +37,7 @@ OUTPUTS, SCORES, RESULTS, MANIFEST, REPORT = (
     "report.html",
 )
 _COPY = ".manifest.copy.json"
+_NEEDED = {"fingerprint": dict, "auto": dict, "sessions": list, "status": str}  # for a resume
 
 log = logging.getLogger("evals")
 
@@ -143,7 +146,7 @@ class RunStore:
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
         write_json(self.root / MANIFEST, manifest)
-        write_json(self.root / _COPY, manifest)
+        write_json(self.root / _COPY, manifest, is_durable=False)
         self.manifest = manifest
 
     def _read_manifest(self) -> dict[str, Any]:
@@ -158,6 +161,11 @@ class RunStore:
             log.warning("%s is %s: its copy %s takes its place", path, problem, _COPY)
             write_atomically(path, copy.read_bytes())
         manifest: dict[str, Any] = json.loads(path.read_bytes())
+        missing = [key for key, kind in _NEEDED.items() if not isinstance(manifest.get(key), kind)]
+        if missing:
+            raise StoreError(
+                f"{path} lacks {', '.join(missing)}; give another --output, or --fresh to start over"
+            )
         if manifest.get("schema") != SCHEMA_VERSION:
             raise StoreError(
                 f"{path} has schema {manifest.get('schema')!r}, this version writes {SCHEMA_VERSION}; "
@@ -198,17 +206,24 @@ class RunStore:
             len(plan),
             cut(len(plan), batch_size),
             Locator(plan),
-            is_error=_is_judge_failure,
+            is_score,
+            _is_judge_failure,
         )
 
     def _is_usable(self, row: Mapping[str, Any]) -> bool:
+        if not isinstance(row.get("group"), str):
+            return False
         if row.get("status") == "error":
-            return True
+            return isinstance(row.get("error"), str)
+        if row.get("status") != "ok":
+            return False
         if "path" not in row:
             return isinstance(row.get("text"), str)
         path = row["path"]
         if not isinstance(path, str) or not path.startswith("images/") or ".." in path.split("/"):
             return False  # nothing of ours: pictures lie below the run folder
+        if not isinstance(row.get("sha256"), str):
+            return False
         try:
             if os.stat(self.root / path).st_size != row["bytes"]:
                 return False
@@ -246,15 +261,19 @@ class RunStore:
         """Save a picture in GenEval's layout. Returns path, sha256 and bytes for its line."""
         folder = self.root / "images" / f"{sample.number:05d}"
         path = folder / "samples" / f"{index:05d}.png"
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, format="PNG")
-        data = buffer.getvalue()
+        if isinstance(image, EncodedPicture):
+            data = image.png_bytes
+        else:
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, format="PNG")
+            data = buffer.getvalue()
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             record = folder / "metadata.jsonl"
             if not record.exists():
                 _replace(record, metadata_line(sample))
-            _replace(path, data)
+            if not (isinstance(image, EncodedPicture) and _link(image.link, path)):
+                _replace(path, data)
         return {
             "path": path.relative_to(self.root).as_posix(),
             "sha256": _sha256(data),
@@ -287,8 +306,24 @@ class RunStore:
                 f"{path} differs from its recorded checksum: delete it and run the same command again, "
                 "its batch is made again (--verify finds all such pictures)"
             )
-        with Image.open(io.BytesIO(data)) as image:
+        # Only what write_image writes: other formats start other programs, such as Ghostscript.
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             return image.convert("RGB")
+
+
+def _link(source: Path | None, path: Path) -> bool:
+    """Put a hard link of ``source`` at ``path``; False where that is not possible."""
+    if source is None:
+        return False
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+        os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)  # rename does nothing between two names of one file
+    except OSError:  # another file system, or links are not allowed
+        return False
+    return True
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -305,6 +340,17 @@ def _sha256(data: bytes) -> str:
 def metadata_line(sample: Sample) -> bytes:
     """The content of a picture folder's ``metadata.jsonl``: the official record."""
     return (json.dumps(dict(sample.metadata)) + "\n").encode()
+
+
+def is_score(row: Mapping[str, Any]) -> bool:
+    """Whether a row can be read as a score: a finite value, or null with the reason why."""
+    value, details = row.get("value"), row.get("details", {})
+    if not isinstance(row.get("group"), str) or not isinstance(details, dict):
+        return False
+    if value is None:
+        return isinstance(row.get("unscored"), str)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and row.get("unscored") is None
 
 
 def _is_judge_failure(row: Mapping[str, Any]) -> bool:

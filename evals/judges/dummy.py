@@ -8,6 +8,7 @@ statistics see all kinds of verdicts, without a network.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import re
 import time
@@ -28,6 +29,8 @@ class _Arguments:
     accuracy: float = 0.7  # share of objects that are reported as asked for
     fail_every: int = 0  # raise on every n-th picture, by hash; 0: never
     seconds: float = 0.0  # per picture
+    exit_every: int = 0  # ends the process with exit code 3, every n-th picture by hash
+    hang_every: int = 0  # never answers
 
 
 def create(spec: str, options: ModelOptions) -> DummyJudge:
@@ -79,6 +82,11 @@ class DummyJudge:
         every = self.arguments.fail_every
         if every and rng.randrange(2**32) % every == 0:
             raise RuntimeError("dummy judge was told to fail on this picture")
+        number = int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:4], "big")
+        if self.arguments.exit_every and number % self.arguments.exit_every == 0:
+            os._exit(3)
+        while self.arguments.hang_every and number % self.arguments.hang_every == 0:
+            time.sleep(60)
         text = read_prompt(image).removeprefix("a photo of ")
         parts = re.split(r" and | left of | right of | above | below ", text)
         relation = _RELATIONS.search(f" {text} ")

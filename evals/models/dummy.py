@@ -3,13 +3,16 @@
 The prompt is written into the pixels (first rows: length and UTF-8 bytes as grey values, then noise
 from the seed), so that the fake judge can pretend to have seen what was asked for.
 
-``dummy`` takes arguments after a colon: ``dummy:fail_every=7,seconds=0.01,size=32``.
+``dummy`` takes arguments after a colon: ``dummy:fail_every=7,seconds=0.01,size=32``. Among them are
+the faults that a harness has to survive: raising, hanging, dying, running out of memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +30,10 @@ class _Arguments:
     raise_every: int = 0  # the same, but the whole call raises
     seconds: float = 0.0  # per request
     size: int = SIZE_PX
+    oom_above: int = 0  # MemoryError for calls of more requests; 0: never
+    hang_every: int = 0  # never answers, every n-th request by hash
+    exit_every: int = 0  # ends the process with exit code 3
+    crash_every: int = 0  # ends it with a segmentation fault
 
 
 def parse_arguments(spec: str, kind: type) -> Any:
@@ -81,10 +88,19 @@ class DummyModel:
 
     def _pretend(self, requests: Sequence[Any]) -> None:
         time.sleep(self.arguments.seconds * len(requests))
-        every = self.arguments.raise_every
+        wanted = self.arguments
+        if wanted.oom_above and len(requests) > wanted.oom_above:
+            raise MemoryError(f"dummy model has no memory for {len(requests)} requests")
         for request in requests:
-            if every and _hash(request.sample_id, request.seed) % every == 0:
-                raise RuntimeError(f"dummy model was told to raise on {request.sample_id}")
+            name, number = request.sample_id, _hash(request.sample_id, request.seed)
+            if wanted.raise_every and number % wanted.raise_every == 0:
+                raise RuntimeError(f"dummy model was told to raise on {name}")
+            if wanted.exit_every and number % wanted.exit_every == 0:
+                os._exit(3)
+            if wanted.crash_every and number % wanted.crash_every == 0:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            while wanted.hang_every and number % wanted.hang_every == 0:
+                time.sleep(60)
 
     def _failure(self, request: Any) -> Exception | None:
         every = self.arguments.fail_every
