@@ -103,11 +103,12 @@ class Output:
 
     ``path`` is relative to the run folder and uses forward slashes. ``seconds`` is the time of the
     batch divided by its size; it is information, never part of a result.
+    ``seed`` is None for pictures that others made.
     """
 
     sample_id: str
     index: int
-    seed: int
+    seed: int | None
     status: Literal["ok", "error"] = "ok"
     path: str | None = None
     text: str | None = None

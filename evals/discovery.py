@@ -10,8 +10,11 @@ never keeps the others from loading.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from evals import registry
+from evals.calls import one_line
+from evals.plugin_checks import task_problem
 from evals.registry import Registry, RegistryError
 
 BUILT_IN = "built-in"
@@ -28,6 +31,7 @@ _MODELS = {
     "blip3o": ("evals.models.blip3o:create_blip3o", "a folder or hub id of BLIP3-o weights"),
     "blip3o-4b": ("evals.models.blip3o:create_4b", "the released 4B model"),
     "blip3o-8b": ("evals.models.blip3o:create_8b", "the released 8B model"),
+    "images": ("evals.models.images:create", "pictures already made, images:DIR, in a known layout"),
     "tiny": ("evals.models.blip3o:create_tiny", "random weights (tests only)"),
     "dummy": ("evals.models.dummy:create", "fake pictures from a hash of the prompt (tests only)"),
 }
@@ -36,8 +40,14 @@ _JUDGES = {
     "dummy": ("evals.judges.dummy:create", "scripted verdicts (tests only)"),
 }
 _METRICS: dict[str, tuple[str, str]] = {
-    "group_mean": ("evals.metrics.accuracy:GroupMean", "mean score of one group"),
-    "mean_of_groups": ("evals.metrics.accuracy:MeanOfGroups", "plain mean of the group means"),
+    "group_mean": (
+        "evals.metrics.named:create_group_mean",
+        "mean score of one group (group_mean:GROUP), or of all",
+    ),
+    "mean_of_groups": (
+        "evals.metrics.named:create_mean_of_groups",
+        "plain mean of the means of groups (mean_of_groups:A,B)",
+    ),
 }
 _HIDDEN = {"dummy", "tiny"}
 
@@ -76,7 +86,7 @@ def _add_entry_points(group: str, target_registry: Registry) -> None:
     from importlib.metadata import entry_points
 
     for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
-        distribution = point.dist.name if point.dist is not None else "an unknown distribution"
+        distribution = _distribution(point)
         if point.name in target_registry and target_registry.origin(point.name) == distribution:
             continue  # the same entry seen twice, as with an editable install beside a normal one
         try:
@@ -87,12 +97,31 @@ def _add_entry_points(group: str, target_registry: Registry) -> None:
             )
 
 
+def _distribution(point: Any) -> str:
+    try:
+        return str(point.dist.name)
+    except Exception:  # no distribution, or one whose metadata is damaged
+        return "an unknown distribution"
+
+
 def check_plugins(target_registry: Registry) -> None:
-    """Import every plug-in of one registry, so that broken ones are known; built-ins stay lazy."""
+    """Import every plug-in of one registry, so that broken ones are known; built-ins stay lazy.
+
+    Tasks are cheap to create, so each is created once, too.
+    """
     for name in target_registry.names(include_hidden=True):
-        if target_registry.origin(name) == BUILT_IN or target_registry.error(name) is not None:
+        origin = target_registry.origin(name)
+        if origin == BUILT_IN or target_registry.error(name) is not None:
             continue
         try:
-            target_registry.get(name)
+            factory = target_registry.get(name)
+            problem = task_problem(factory) if target_registry.kind == "task" else None
         except RegistryError as error:
-            target_registry.mark_broken(name, str(error.__cause__ or error))
+            cause = error.__cause__
+            problem = str(error) if cause is None else one_line(cause)
+        except (Exception, SystemExit) as error:  # its constructor may raise anything
+            problem = f"does not start: {one_line(error)}"
+        if problem is not None:
+            target_registry.mark_broken(
+                name, problem.removeprefix(f"{target_registry.kind} {name!r} ({origin}) ")
+            )

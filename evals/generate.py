@@ -33,11 +33,15 @@ def generate_outputs(
     shard: tuple[int, int],
     attempts: Attempts,
     progress: Progress,
+    is_readymade: bool = False,
+    has_seeds: bool = True,
 ) -> None:
     """Make the outputs of the pending batches; each batch is on disk before the next starts.
 
     Raises ModelError when the first 16 outputs (two batches, if those are larger) all failed: then
-    the model as a whole is broken, and going on would only burn time.
+    the model as a whole is broken, and going on would only burn time. Outputs that lie ready
+    (``is_readymade``) are read to the end: gaps are no reason to stop, and nobody knows their seconds;
+    ``has_seeds`` is False where nobody knows their seeds either.
     """
     give_up_after = max(_GIVE_UP_AFTER, 2 * plan.batch_size)
     done = failed = 0
@@ -48,9 +52,17 @@ def generate_outputs(
             attempts.starting(batch.start)
             began = time.monotonic()
             results = call(requests)
-            seconds = (time.monotonic() - began) / len(batch)
+            seconds = None if is_readymade else (time.monotonic() - began) / len(batch)
             rows = [
-                _store_result(store, plan, position, result, kind, seconds)
+                _store_result(
+                    store,
+                    plan,
+                    position,
+                    result,
+                    kind,
+                    seed=plan.seed_of(position) if has_seeds else None,
+                    seconds=seconds,
+                )
                 for position, result in zip(batch.positions, results, strict=True)
             ]
             writer.append(rows)
@@ -58,7 +70,7 @@ def generate_outputs(
             done += len(rows)
             failed += len(errors)
             progress.advance(len(rows), len(errors))
-            if failed == done >= give_up_after:
+            if failed == done >= give_up_after and not is_readymade:
                 raise ModelError(
                     f"the first {done} outputs of model {config.model.name!r} all failed ({errors[0]}); "
                     "when the cause is removed, run the same command again with --retry-errors"
@@ -89,10 +101,16 @@ def make_request(plan: Plan, position: int, config: RunConfig, kind: TaskKind) -
 
 
 def _store_result(
-    store: RunStore, plan: Plan, position: int, result: Any, kind: TaskKind, seconds: float
+    store: RunStore,
+    plan: Plan,
+    position: int,
+    result: Any,
+    kind: TaskKind,
+    *,
+    seed: int | None,
+    seconds: float | None,
 ) -> dict[str, Any]:
     sample, index = plan.place(position)
-    seed = plan.seed_of(position)
     extra: dict[str, Any] = {}
     output = Output(sample.id, index, seed, seconds=seconds)
     if not isinstance(result, Exception):

@@ -11,6 +11,7 @@ from evals.api import Judge, Model, Sample, Task
 from evals.config import RunConfig
 from evals.fingerprint import sha256_of
 from evals.lookup import identity_json
+from evals.readymade import Findings
 from evals.results import SCHEMA_VERSION
 
 _JUDGE_BATCH_SIZE = 64  # for tasks that need no judge
@@ -26,11 +27,15 @@ def new_manifest(
     num_official: int,
     per_sample: int,
     fingerprint: Mapping[str, Any],
+    findings: Findings | None = None,
+    parent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run that has just begun.
 
     Args: samples: those of this run. num_official: all that the task has. per_sample: outputs of each.
+    findings: what was seen in outputs that lie ready. parent: the run whose outputs are judged again.
     """
+    findings = findings or Findings()
     groups: dict[str, int] = {}
     for sample in samples:
         groups[sample.group] = groups.get(sample.group, 0) + 1
@@ -62,13 +67,17 @@ def new_manifest(
             "outputs": len(samples) * per_sample,
         },
         "partial": len(samples) < num_official,
-        "deviations": _deviations(task, len(samples), num_official, per_sample),
-        "warnings": _warnings(model, judge),
+        "deviations": [
+            *_deviations(task, len(samples), num_official, per_sample),
+            *findings.deviations,
+        ],
+        "warnings": [*_warnings(model, judge), *findings.warnings],
         "versions": provenance.versions(),
         "git": provenance.git_state(),
         "platform": provenance.platform_info(),
         "sessions": [],
         "mlflow": None,
+        **({"parent": dict(parent)} if parent is not None else {}),
     }
 
 
@@ -94,6 +103,11 @@ def _deviations(task: Task, num_samples: int, num_official: int, per_sample: int
 def _warnings(model: Model, judge: Judge | None) -> list[str]:
     if judge is None or judge.identity.domain == model.identity.domain:
         return []
+    if model.identity.domain == "unknown":
+        return [
+            f"nobody has said what kind of pictures these are; judge {judge.identity.name!r} was made for "
+            f"pictures of domain {judge.identity.domain!r} and means little on others"
+        ]
     return [
         f"judge {judge.identity.name!r} was made for pictures of domain {judge.identity.domain!r}, this model "
         f"makes {model.identity.domain!r}: its verdicts mean little here"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals import config as configs
 from evals import fingerprint as fingerprints
-from evals import provenance, publish, unfinished
+from evals import provenance, publish, readymade, unfinished
 from evals.api import Judge, Model, Task
 from evals.attempts import Attempts
 from evals.calls import Caller
@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("evals")
 DEFAULT_ROOT = Path("runs")
+# What a judge lacks without the method of this name.
+_ABILITIES = {
+    "ask": "answers no questions about pictures",
+    "detect": "finds no objects in pictures",
+}
+_MAX_NAME = 120  # of a default folder, before its digest; file systems end at 255 bytes
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class RunOptions:
     """How a run is carried out; none of it changes a number.
 
     ``sample_timeout_s``: seconds per output of a call, after which it is ended and its sample failed.
-    ``verify``: read every picture against its checksum, not only its size.
+    ``verify``: read every picture against its checksum, not only its size. ``parent``: the run whose
+    outputs are judged again, for the manifest.
     """
 
     output: Path | None = None
@@ -61,6 +68,7 @@ class RunOptions:
     merge_only: bool = False
     sample_timeout_s: float | None = None
     verify: bool = False
+    parent: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,7 @@ def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any])
 
 def default_folder(task: str, model: str, config_sha256: str) -> Path:
     """``runs/geneval-nano-1a2b3c4d``; other characters than letters, digits, ``._-`` become ``-``."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{model}").strip("-.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{model}")[:_MAX_NAME].strip("-.")
     return DEFAULT_ROOT / f"{name}-{config_sha256[:8]}"
 
 
@@ -217,13 +225,16 @@ class Prepared:
     ) -> None:
         self.config, self.options = config, options
         self.task, self.model, self.judge = task, model, judge
+        self._check_capabilities()
         self.per_sample = (
             1 if task.kind == "understanding" else config.num_images or task.num_images
         )
         self.official = task.samples()
         limit = config.limit or len(self.official)
         self.samples = spread_evenly(self.official, task.groups, limit)
-        self._check_capabilities()
+        self.findings = readymade.match(
+            model, task, self.official, self.samples, self.per_sample
+        )
         self.further_metrics = find_metrics(config.metrics)
         self._check_metrics()
         self.fingerprint = fingerprints.fingerprint(
@@ -235,6 +246,8 @@ class Prepared:
         )
         self.sha256 = fingerprints.sha256_of(self.fingerprint)
         root = options.output or default_folder(task.name, model.identity.name, self.sha256)
+        if isinstance(model, readymade.Readymade):
+            model.check_output(root)
         self.store = RunStore(root, verify=options.verify)
         self.session: dict[str, Any] = {}
 
@@ -248,9 +261,10 @@ class Prepared:
         for method in getattr(self.task, "judge_methods", ()):
             if not hasattr(self.judge, method):
                 name = self.judge.identity.name if self.judge is not None else "none"
+                what = _ABILITIES.get(method, f"has no method {method!r}")
                 raise UsageError(
-                    f"judge {name!r} cannot {method}, which task {self.task.name!r} needs: choose one with "
-                    "--judge that can"
+                    f"judge {name!r} {what}, which task {self.task.name!r} needs: choose another with --judge "
+                    "(`blip3o-eval list judges`)"
                 )
 
     def _check_metrics(self) -> None:
@@ -383,10 +397,12 @@ class Prepared:
         left = sum(len(b) for b in pending)
         call = getattr(self.model, "generate" if self.task.kind == "generation" else "answer")
         attempts = self.store.attempts("generate", shard)
-        self._say(f"load model {self.model.identity.name}")
+        is_readymade = isinstance(self.model, readymade.Readymade)
+        label = "read" if is_readymade else "generate"
+        self._say(f"{'outputs of' if is_readymade else 'load model'} {self.model.identity.name}")
         with (
             self._calls("generate", self.model, call, attempts, not plan.series) as caller,
-            Progress("generate", mine, mine - left, is_quiet=self.options.quiet) as progress,
+            Progress(label, mine, mine - left, is_quiet=self.options.quiet) as progress,
         ):
             try:
                 generate_outputs(
@@ -399,9 +415,15 @@ class Prepared:
                     shard,
                     attempts,
                     progress,
+                    is_readymade=is_readymade,
+                    has_seeds=not readymade.is_made_elsewhere(self.store.manifest),
                 )
             finally:
-                self._note(generated=left, generate_s=round(progress.seconds, 2))
+                seconds = round(progress.seconds, 2)
+                if is_readymade:
+                    self._note(read=left, read_s=seconds)
+                else:
+                    self._note(generated=left, generate_s=seconds)
 
     @contextlib.contextmanager
     def _calls(
@@ -584,6 +606,8 @@ class Prepared:
             num_official=len(self.official),
             per_sample=self.per_sample,
             fingerprint=self.fingerprint,
+            findings=self.findings,
+            parent=self.options.parent,
         )
 
     def _start_session(self) -> None:

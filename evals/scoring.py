@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from evals.api import Metric, Score, ScoreItem, ScoreRow, Task
+from evals import readymade
+from evals.api import Metric, MetricValue, Score, ScoreItem, ScoreRow, Task
 from evals.attempts import Attempts
 from evals.calls import one_line
 from evals.jsonl import LineWriter, Scan
@@ -88,7 +89,12 @@ def compute_results(
     further: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """The content of ``results.json``; ``further`` metrics come after the task's own."""
-    metrics = [metric.compute(rows) for metric in (*task.metrics(), *further)]
+    metrics: Sequence[MetricValue] = [m.compute(rows) for m in (*task.metrics(), *further)]
+    if readymade.needs_all_outputs(manifest):
+        metrics = readymade.without_headline(metrics, rows)
+    seed, mode = manifest["config"]["seed"], manifest["config"]["seed_mode"]
+    if readymade.is_made_elsewhere(manifest):
+        seed = mode = None
     groups = _count_groups(task, rows)
     total = _Counts.sum_of(groups.values())
     return {
@@ -100,13 +106,14 @@ def compute_results(
         "judge": manifest["judge"]
         and _short(manifest["judge"], "name", "version", "weights_sha256", "domain", "settings"),
         "config_sha256": manifest["config_sha256"],
-        "seed": {"seed": manifest["config"]["seed"], "mode": manifest["config"]["seed_mode"]},
+        "seed": {"seed": seed, "mode": mode},
         "partial": manifest["partial"],
         "is_test_double": any(
             m is not None and m["is_test_double"] for m in (manifest["model"], manifest["judge"])
         ),
         "deviations": manifest["deviations"],
         "warnings": manifest["warnings"],
+        **({"parent": manifest["parent"]} if manifest.get("parent") else {}),
         "metrics": {m.name: metric_to_json(m) for m in metrics},
         "groups": {
             name: {**counts.to_json(), "mean": counts.total / counts.scored if counts.scored else None}

@@ -58,6 +58,8 @@ class Dpg:
     )  # fmt: skip
     num_images = 4
     judges: Mapping[str, str] = {"photos": "blip-vqa"}
+    judge_methods = ("ask",)
+    picture_layouts = ("numbered", "grids")
     recorded_kinds = ("answers",)
     card: Mapping[str, str] = {
         "measures": "everything that a dense prompt describes: objects, attributes, relations, text",

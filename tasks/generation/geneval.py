@@ -91,6 +91,8 @@ class GenEval:
     groups = TAGS
     num_images = 4
     judges: Mapping[str, str] = {"stickers": "stickers"}
+    judge_methods = ("detect",)
+    picture_layouts = ("numbered",)
     recorded_kinds = ("detections", "results", "crops")
     card: Mapping[str, str] = {
         "measures": "objects, counts, colours and positions that the prompt asks for",
