@@ -170,6 +170,12 @@ def identifier(field: Field) -> str:
     return str(field.value) if type(field.value) is int else field.text()
 
 
+def optional_identifier(record: Field, column: str) -> str | None:
+    """An id that may be absent or empty. A list in its place could not be counted as one picture."""
+    cell = record.get(column)
+    return None if cell is None or cell.value is None else identifier(cell)
+
+
 def optional_text(record: Field, column: str) -> str | None:
     """The text of a column that may be absent or empty."""
     cell = record.get(column)

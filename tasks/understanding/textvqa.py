@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from evals.api import Metric, Score
 from evals.recorded import Field
-from tasks.understanding.base import QuestionTask, identifier
+from tasks.understanding.base import QuestionTask, identifier, optional_identifier
 from tasks.understanding.data import Source
 from tasks.understanding.metrics import Mean, unparsed_share
 from tasks.understanding.vqa import normalise_textvqa, soft_accuracy
@@ -53,7 +53,7 @@ class Textvqa(QuestionTask[Question]):
     }
 
     def read(self, record: Field) -> Question:
-        answers, image_id = record.get("answers"), record.get("image_id")
+        answers = record.get("answers")
         golds = None
         if answers is not None and answers.value is not None:
             golds = tuple(normalise_textvqa(item.text()) for item in answers.items())
@@ -61,7 +61,7 @@ class Textvqa(QuestionTask[Question]):
                 answers.fail("must hold the annotators' answers, got []")
         return Question(
             identifier(record["question_id"]),
-            None if image_id is None else image_id.value,
+            optional_identifier(record, "image_id"),
             record["question"].text(),
             golds,
         )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from evals.api import Metric, Score
 from evals.recorded import Field
-from tasks.understanding.base import QuestionTask, identifier
+from tasks.understanding.base import QuestionTask, identifier, optional_identifier
 from tasks.understanding.data import Source
 from tasks.understanding.metrics import Mean, in_group, unparsed_share
 from tasks.understanding.vqa import normalise_vqav2, soft_accuracy
@@ -38,7 +38,7 @@ class Gold:
 @dataclass(frozen=True, slots=True)
 class Question:
     question_id: str
-    image_id: int | str | None
+    image_id: str | None
     question: str
     answer_type: str
     golds: tuple[Gold, ...] | None
@@ -68,10 +68,9 @@ class Vqav2(QuestionTask[Question]):
             golds = tuple(_gold(item) for item in answers.items())
             if not golds:
                 answers.fail("must hold the annotators' answers, got []")
-        image_id = record.get("image_id")
         return Question(
             identifier(record["question_id"]),
-            None if image_id is None else image_id.value,
+            optional_identifier(record, "image_id"),
             record["question"].text(),
             "" if answer_type is None else answer_type.text(),
             golds,
