@@ -82,4 +82,4 @@ def protocol_problem(kind: str, made: Any) -> str | None:
 
 
 def _a(thing: Any) -> str:
-    return f"a {type(thing).__name__}"
+    return f"an object of type {type(thing).__name__}"

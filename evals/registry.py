@@ -6,12 +6,17 @@ so listing names imports nothing. A second entry under one name is an error that
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Iterator
+import inspect
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from evals.errors import EvalError, unknown_name
+from evals.plugin_checks import entry_problem
 
 T = TypeVar("T")
 
@@ -34,11 +39,16 @@ class Registry(Generic[T]):
 
     ``registry.register("geneval", "tasks.generation.geneval:GenEval", origin="built-in")`` stores a
     target; ``registry.get("geneval")`` imports it. Entries that failed to load during discovery stay
-    listed with their error and raise it when asked for.
+    listed with their error and raise it when asked for. What a target turns out to be is checked when it
+    is imported (``evals.plugin_checks``).
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(
+        self, kind: str, check: Callable[[Any], str | None] = lambda loaded: None
+    ) -> None:
+        """``check`` says what is wrong with an imported object, or None."""
         self.kind = kind
+        self._check = check
         self._entries: dict[str, _Entry] = {}
         self._is_frozen = False
 
@@ -70,16 +80,22 @@ class Registry(Generic[T]):
         if entry.error is not None:
             raise RegistryError(f"{self.kind} {name!r} ({entry.origin}) is broken: {entry.error}")
         if isinstance(entry.target, str):
-            entry.target = self._load(name, entry)
+            loaded = self._load(name, entry)
+            problem = self._check(loaded)
+            if problem is not None:
+                raise RegistryError(f"{self.kind} {name!r} ({entry.origin}) {problem}")
+            entry.target = loaded
         return entry.target  # type: ignore[no-any-return]
 
     def _load(self, name: str, entry: _Entry) -> Any:
         module_name, _, attribute = entry.target.partition(":")
         try:
-            value: Any = importlib.import_module(module_name)
-            for part in attribute.split("."):
-                value = getattr(value, part)
-        except Exception as error:  # a plug-in may raise anything while it is imported
+            # Whatever a module prints while it is imported must not end up among the results on stdout.
+            with contextlib.redirect_stdout(sys.stderr):
+                value: Any = importlib.import_module(module_name)
+                for part in attribute.split("."):
+                    value = getattr(value, part)
+        except (Exception, SystemExit) as error:  # a plug-in may raise anything, or try to exit
             problem = f"{type(error).__name__}: {error}"
             raise RegistryError(
                 f"{self.kind} {name!r} ({entry.origin}) cannot be imported from {entry.target!r}: {problem}"
@@ -95,8 +111,13 @@ class Registry(Generic[T]):
         return self._entry(name).origin
 
     def summary(self, name: str) -> str:
-        """One line about the entry, given at registration; imports nothing."""
-        return self._entry(name).summary
+        """One line about the entry: given at registration, else the first of its docstring once it is
+        imported. Imports nothing."""
+        entry = self._entry(name)
+        if entry.summary or isinstance(entry.target, str):
+            return entry.summary
+        lines = (inspect.getdoc(entry.target) or "").strip().splitlines()
+        return lines[0] if lines else ""
 
     def error(self, name: str) -> str | None:
         """Why the entry cannot be used, or None."""
@@ -135,7 +156,7 @@ class Registry(Generic[T]):
             )
 
 
-tasks: Registry[Any] = Registry("task")
-models: Registry[Any] = Registry("model")
-judges: Registry[Any] = Registry("judge")
-metrics: Registry[Any] = Registry("metric")
+tasks: Registry[Any] = Registry("task", partial(entry_problem, "task"))
+models: Registry[Any] = Registry("model", partial(entry_problem, "model"))
+judges: Registry[Any] = Registry("judge", partial(entry_problem, "judge"))
+metrics: Registry[Any] = Registry("metric", partial(entry_problem, "metric"))

@@ -62,10 +62,21 @@ def install_plugin(folder: Path, name: str, entry_points: str, modules: dict[str
         (folder / f"{module}.py").write_text(text)
 
 
-def list_tasks(folder: Path) -> dict[str, dict]:
+GOOD_TASK = """
+class Good:
+    'A good task.'
+    name = "good"; version = "1"; kind = "generation"; groups = (); num_images = 1; judges = {}; card = {}
+    def samples(self): return []
+    def digest(self): return ""
+    def score(self, items, judge): return []
+    def metrics(self): return []
+"""
+
+
+def list_tasks(folder: Path, what: str = "tasks") -> dict[str, dict]:
     code = (
         f"import sys; sys.path.insert(0, {str(folder)!r}); from evals.cli.main import main; "
-        "main(['list', 'tasks', '--json'])"
+        f"main(['list', {what!r}, '--json'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
@@ -76,7 +87,7 @@ def test_a_broken_plugin_is_listed_with_its_error_and_the_rest_load(tmp_path: Pa
         tmp_path,
         "good-plugin",
         "[blip3o_eval.tasks]\ngood = good_tasks:Good\n",
-        {"good_tasks": "class Good: ..."},
+        {"good_tasks": GOOD_TASK},
     )
     install_plugin(
         tmp_path,
@@ -87,6 +98,7 @@ def test_a_broken_plugin_is_listed_with_its_error_and_the_rest_load(tmp_path: Pa
     rows = list_tasks(tmp_path)
     assert rows["geneval"]["error"] is None and rows["geneval"]["origin"] == "built-in"
     assert rows["good"]["error"] is None and rows["good"]["origin"] == "good-plugin"
+    assert rows["good"]["summary"] == "A good task."
     assert "half installed" in rows["bad"]["error"]
     assert "bad_place" in rows["gone"]["error"]
 
@@ -101,3 +113,72 @@ def test_a_plugin_that_takes_a_built_in_name_is_listed_as_clash(tmp_path: Path) 
     rows = list_tasks(tmp_path)
     assert rows["geneval"]["origin"] == "built-in" and rows["geneval"]["error"] is None
     assert "clashes with the one of built-in" in rows["geneval (rival)"]["error"]
+
+
+def test_every_way_of_being_broken_is_named_and_the_rest_load(tmp_path: Path) -> None:
+    modules = {
+        "good_tasks": GOOD_TASK,
+        "leaving": "import sys; print('bye'); sys.exit(3)",
+        "wrong": "number = 5\nclass Empty: ...\nclass Needy:\n    def __init__(self, path): ...\n",
+        "raising": "class Raising:\n    def __init__(self): raise OSError('no disk')\n",
+        "newer": "BLIP3O_EVAL_API = 99\n" + GOOD_TASK,
+        "odd": GOOD_TASK.replace("generation", "dancing"),
+    }
+    points = {
+        "good": "good_tasks:Good", "leaving": "leaving:Task", "number": "wrong:number",
+        "empty": "wrong:Empty", "needy": "wrong:Needy", "missing": "wrong:Absent",
+        "raising": "raising:Raising", "newer": "newer:Good", "odd": "odd:Good", "junk": "no colon",
+    }  # fmt: skip
+    table = "\n".join(f"{name} = {target}" for name, target in points.items())
+    install_plugin(tmp_path, "zoo", f"[blip3o_eval.tasks]\n{table}\n", modules)
+    rows = list_tasks(tmp_path)
+    assert rows["good"]["error"] is None and rows["geneval"]["error"] is None
+    expected = {
+        "leaving": "SystemExit: 3",
+        "number": "is an object of type int, not a class or function",
+        "empty": "made an object of type Empty that is no task: it has no name, version, kind",
+        "needy": "cannot be called with ()",
+        "missing": "AttributeError: module 'wrong' has no attribute 'Absent'",
+        "raising": "does not start: OSError: no disk",
+        "newer": "written for version 99 of evals.api, this is version 1",
+        "odd": "is of kind 'dancing': must be 'generation' or 'understanding'",
+        "junk (zoo)": "is not 'package.module:attribute'",
+    }
+    for name, message in expected.items():
+        assert message in rows[name]["error"], (name, rows[name]["error"])
+
+
+def test_factories_of_models_judges_and_metrics_are_checked_by_their_arguments(
+    tmp_path: Path,
+) -> None:
+    modules = {"things": "def two(spec, options): ...\ndef one(spec): ...\n"}
+    table = "two = things:two\none = things:one\n"
+    points = "".join(f"[blip3o_eval.{k}]\n{table}" for k in ("models", "judges", "metrics"))
+    install_plugin(tmp_path, "things", points, modules)
+    for what, good, bad in (("models", "two", "one"), ("judges", "two", "one"), ("metrics", "one", "two")):
+        rows = list_tasks(tmp_path, what)
+        assert rows[good]["error"] is None
+        assert "cannot be called with (spec" in rows[bad]["error"]
+
+
+def test_what_a_factory_makes_is_checked_before_anything_is_generated(tmp_path: Path) -> None:
+    modules = {
+        "things": "def nothing(spec, options): return None\n"
+        "def broken(spec, options): return 1 / 0\n"
+    }
+    points = "[blip3o_eval.models]\nnothing = things:nothing\nbroken = things:broken\n"
+    install_plugin(tmp_path, "things", points, modules)
+    for model, message in (
+        ("nothing", "made an object of type NoneType that is no model: it has no identity"),
+        ("broken", "model 'broken' (things) does not start: ZeroDivisionError: division by zero"),
+    ):
+        code = (
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from evals.cli.main import main; "
+            f"main(['run', '--task', 'geneval', '--model', {model!r}])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert message in done.stderr
+        assert not (tmp_path / "runs").exists()
