@@ -1,25 +1,54 @@
-"""Training checkpoints: safetensors for tensors, JSON for the rest, written to a temporary file and renamed."""
+"""Training checkpoints: one safetensors file with everything a run needs to go on, replaced as a whole.
+
+Tensors are stored whole under their parameters' names, so that a checkpoint does not depend on how many processes
+wrote it or how they shared it out.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
-from blip3o.errors import ConfigError, WeightsError
+from blip3o.errors import Blip3oError, ConfigError, WeightsError
+from blip3o.train.distributed import Processes, local, whole
 
 if TYPE_CHECKING:
     from blip3o.train.ema import ExponentialMovingAverage
-    from blip3o.train.loop import TrainState
 
 TENSORS, METADATA = "state.safetensors", "state.json"
+WHOLE = StateDictOptions(full_state_dict=True)
+WHOLE_ON_MAIN = StateDictOptions(full_state_dict=True, cpu_offload=True)  # empty on other ranks
+
+
+class CheckpointNotSaved(Blip3oError):
+    """The disk took no new checkpoint; the previous one is whole."""
+
+
+@dataclass
+class TrainState:
+    """Where a run stands. ``data``: position of the data, one entry a process, None where a step's number is enough."""
+
+    step: int = 0
+    seconds: float = 0.0
+    data: list[Any] = field(default_factory=list)
 
 
 def save_tensors(
@@ -27,67 +56,92 @@ def save_tensors(
 ) -> None:
     """Atomic safetensors write: a reader sees the old file or the whole new one."""
     partial = path.with_suffix(path.suffix + ".partial")
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-        partial,
-        metadata=dict(metadata or {}),
-    )
-    os.replace(partial, path)
+    try:
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            partial,
+            metadata=dict(metadata or {}),
+        )
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise CheckpointNotSaved(
+            f"{path} could not be written ({error}); free space and start again: what was saved before is whole"
+        ) from None
 
 
 def save_json(path: Path, value: Any) -> None:
+    """Atomic JSON write."""
     partial = path.with_suffix(path.suffix + ".partial")
     partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, dtypes, shapes and bytes, in order of names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
 def save_training_state(
     folder: Path,
-    modules: Mapping[str, nn.Module],
+    module: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: ExponentialMovingAverage,
     state: TrainState,
     config: Mapping[str, Any],
+    processes: Processes,
 ) -> None:
-    """Weights, averages and optimizer moments in one file; step, seconds and configuration travel in its header, so
-    that a kill between two writes can never pair the tensors of one step with the counters of another."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        for key, value in module.state_dict().items():
-            tensors[f"weights.{name}.{key}"] = value.clone()
-    for key, value in ema.averages.items():
-        tensors[f"ema.{key}"] = value
-    slots = optimizer.state_dict()["state"]
-    for index, slot in slots.items():
+    """Weights, averages and moments in one file; step, seconds, data position, configuration and a digest travel in
+    its header, so that a kill between two writes can never pair the tensors of one step with the counters of another.
+
+    All processes must call it; the main one writes. Raises: CheckpointNotSaved, with the previous one kept.
+    """
+    tensors = {f"weights.{k}": v for k, v in get_model_state_dict(module, options=WHOLE_ON_MAIN).items()}
+    tensors |= {f"ema.{key}": whole(value) for key, value in ema.averages.items()}
+    moments = get_optimizer_state_dict(module, optimizer, options=WHOLE_ON_MAIN)
+    for name, slot in moments.get("state", {}).items():
         for key, value in slot.items():
-            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    header = {
-        "step": state.step,
-        "seconds": state.seconds,
-        "config": json.loads(json.dumps(config)),
-    }
-    save_tensors(folder / TENSORS, tensors, {"state": json.dumps(header)})
-    save_json(folder / METADATA, header)
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+    data = processes.gather(state.data[0] if state.data else None)
+    if processes.is_main:
+        header = {
+            "step": state.step,
+            "seconds": state.seconds,
+            "data": data,
+            "config": json.loads(json.dumps(config)),
+        }
+        # a copy, because a tied or sliced parameter may share memory with another
+        tensors = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+        save_tensors(
+            folder / TENSORS, tensors, {"state": json.dumps(header), "digest": digest(tensors)}
+        )
+        save_json(folder / METADATA, header)
+    processes.barrier()
 
 
 def load_training_state(
     folder: Path,
-    modules: Mapping[str, nn.Module],
+    module: nn.Module,
     optimizer: torch.optim.Optimizer,
     ema: ExponentialMovingAverage,
     config: Mapping[str, Any],
 ) -> TrainState:
-    """Strict inverse of :func:`save_training_state`; a checkpoint of another configuration is refused by key."""
-    from safetensors import safe_open
+    """Strict inverse of :func:`save_training_state`, for any number of processes.
 
-    from blip3o.train.loop import TrainState
-
+    Raises: ConfigError for a checkpoint of another configuration, by key; WeightsError for a damaged file.
+    """
     path = folder / TENSORS
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["state"])
-        tensors = load_file(path)
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+            metadata = file.metadata()
+        header, tensors = json.loads(metadata["state"]), load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read ({error}): remove the folder to train this stage anew"
         ) from error
@@ -100,26 +154,50 @@ def load_training_state(
             f"{folder} was made with other settings ({', '.join(differing)}): "
             "use the same ones, or another folder"
         )
-    for name, module in modules.items():
-        prefix = f"weights.{name}."
-        module.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    if digest(tensors) != metadata.get("digest"):
+        raise WeightsError(
+            f"{path} is damaged (its digest differs): remove the folder to train this stage anew"
         )
-    for key in ema.averages:
-        ema.averages[key] = tensors[f"ema.{key}"]
-    slots: dict[int, dict[str, Tensor]] = {}
+    parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}}
     for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            slots.setdefault(int(index), {})[name] = value
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, slot in slots.items():
-        for name, value in slot.items():
-            if value.shape == parameters[index].shape:
-                # Moments share their parameter's memory layout (channels_last), which files do not keep; a step on
-                # mixed layouts rounds differently.
-                slot[name] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
-    optimizer.load_state_dict(
-        {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+        kind, _, name = key.partition(".")
+        parts[kind][name] = value
+    set_model_state_dict(module, parts["weights"], options=WHOLE)
+    for key, average in ema.averages.items():
+        _copy_into(average, parts["ema"][key])
+    _load_moments(module, optimizer, parts["optimizer"])
+    return TrainState(step=header["step"], seconds=header["seconds"], data=header["data"])
+
+
+def _load_moments(
+    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        slot, _, name = key.partition(".")
+        state.setdefault(name, {})[slot] = value
+    groups = get_optimizer_state_dict(module, optimizer, options=WHOLE)["param_groups"]
+    set_optimizer_state_dict(
+        module, optimizer, {"state": state, "param_groups": groups}, options=WHOLE
     )
-    return TrainState(step=header["step"], seconds=header["seconds"])
+    # Moments share their parameter's memory layout (channels_last), which files do not keep; a step on mixed layouts
+    # rounds differently.
+    for parameter, slot in optimizer.state.items():
+        for key, value in slot.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                if local(value) is value:
+                    slot[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+@torch.no_grad()
+def _copy_into(target: Tensor, value: Tensor) -> None:
+    """A whole tensor into a plain or a sharded one."""
+    if local(target) is target:
+        target.copy_(value)
+        return
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded = distribute_tensor(
+        value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+    )
+    local(target).copy_(local(sharded))

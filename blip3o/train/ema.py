@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from blip3o.train.distributed import local
 
 
 class ExponentialMovingAverage:
@@ -30,8 +33,8 @@ class ExponentialMovingAverage:
     def update(self, step: int) -> None:
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         keys = list(self.averages)
-        live = [self._live[key].detach().float() for key in keys]
-        torch._foreach_lerp_([self.averages[key] for key in keys], live, weight)
+        live = [local(self._live[key].detach()).float() for key in keys]
+        torch._foreach_lerp_([local(self.averages[key]) for key in keys], live, weight)
 
     @torch.no_grad()
     def copy_to(self, modules: Mapping[str, nn.Module]) -> None:
@@ -40,4 +43,21 @@ class ExponentialMovingAverage:
             for key, parameter in module.named_parameters():
                 average = self.averages.get(f"{name}.{key}")
                 if average is not None:
-                    parameter.copy_(average.to(parameter.dtype))
+                    local(parameter).copy_(local(average).to(parameter.dtype))
+
+    @contextlib.contextmanager
+    def applied(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """The averages in place of the learning weights, in evaluation mode, for as long as the block runs."""
+        training = {name: module.training for name, module in modules.items()}
+        kept = {key: local(parameter.detach()).clone() for key, parameter in self._live.items()}
+        self.copy_to(modules)
+        for module in modules.values():
+            module.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for key, parameter in self._live.items():
+                    local(parameter).copy_(kept[key])
+            for name, module in modules.items():
+                module.train(training[name])

@@ -43,6 +43,7 @@ class ClipStage:
     """
 
     name = "clip"
+    is_divisible = False  # every caption is compared with every picture of the batch
 
     def __init__(
         self,
@@ -170,14 +171,23 @@ class UnderstandingStage:
 
     def loss(
         self, batch: tuple[TextBatch, TextBatch | None], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
         seen, told = batch
         loss, accuracy = self._next_token(seen)
+        terms = {"image_text": loss}
         numbers = {"image_text": loss.item(), "token_accuracy": accuracy}
         if told is not None:
-            text_loss, _ = self._next_token(told)
-            loss, numbers["text"] = loss + self.text_weight * text_loss, text_loss.item()
-        return loss, numbers
+            loss, _ = self._next_token(told)
+            terms["text"], numbers["text"] = self.text_weight * loss, loss.item()
+        return terms, numbers
+
+    def counts(self, batch: tuple[TextBatch, TextBatch | None]) -> dict[str, float]:
+        """Tokens to predict in each of the two parts."""
+        return {
+            name: float((part.labels[:, 1:] != -100).sum())
+            for name, part in zip(("image_text", "text"), batch, strict=True)
+            if part is not None
+        }
 
     def _next_token(self, batch: TextBatch) -> tuple[Tensor, float]:
         inputs: dict[str, Any] = {

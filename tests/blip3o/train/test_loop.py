@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from blip3o.errors import ConfigError, WeightsError
+from blip3o.train import checkpoint
+from blip3o.train.checkpoint import TrainState
 from blip3o.train.loop import (
+    Hooks,
     LoopConfig,
     TrainingDiverged,
-    TrainState,
     fit,
     is_finished,
     learning_rate,
@@ -144,3 +146,86 @@ def test_resumed_moments_keep_the_memory_layout_of_their_parameters(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(first, short, tmp_path / "parts")
     assert torch.equal(whole, weights(fit(Pictures(), short, tmp_path / "parts")))
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path):
+    fit(Regression(), CONFIG, tmp_path)
+    file = tmp_path / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged"):
+        fit(Regression(), CONFIG, tmp_path)
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
+    fit(Regression(), CONFIG, tmp_path)
+    before = (tmp_path / "state.safetensors").read_bytes()
+
+    def full(*args, **kwargs):
+        args[1].write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(checkpoint.CheckpointNotSaved, match="No space left.*free space"):
+        checkpoint.save_tensors(tmp_path / "state.safetensors", {"a": torch.zeros(1)})
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("moment", ["save_file", "os.replace", "save_json"])
+def test_a_kill_at_any_moment_of_a_save_costs_no_step_that_was_saved(tmp_path, monkeypatch, moment):
+    whole = weights(fit(Regression(), CONFIG, tmp_path / "whole"))
+    parts, saves = tmp_path / "parts", []
+    often = dataclasses.replace(CONFIG, save_every_s=0.0)
+    target = checkpoint.os if moment == "os.replace" else checkpoint
+    name = moment.removeprefix("os.")
+    original = getattr(target, name)
+
+    def killed(*args, **kwargs):
+        saves.append(moment)
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(Regression(), often, parts)
+    assert torch.equal(whole, weights(fit(Regression(), often, parts)))
+
+
+def test_the_evaluation_hook_sees_the_averaged_weights_and_leaves_the_others_alone(tmp_path):
+    seen, rows = {}, []
+
+    def evaluate(step, modules):
+        seen[step] = (weights(modules).clone(), modules["model"].training)
+        return {"score": float(step)}
+
+    config = dataclasses.replace(CONFIG, evaluate_every=2)
+    with_hook = fit(Regression(), config, tmp_path / "a", Hooks(evaluate, [rows.append]))
+    without = fit(Regression(), CONFIG, tmp_path / "b")
+    assert torch.equal(weights(with_hook), weights(without))
+    assert sorted(seen) == [2, 4] and not seen[2][1]
+    assert torch.equal(seen[4][0], weights(with_hook))
+    assert [row["score"] for row in rows if "score" in row] == [2.0, 4.0]
+
+
+def test_every_step_says_where_its_time_went(tmp_path):
+    rows = []
+    fit(Regression(), CONFIG, tmp_path, Hooks(log=[rows.append]))
+    steps = [row for row in rows if "loss" in row]
+    for name in ("data", "forward", "backward", "optimizer"):
+        assert all(row[f"seconds_{name}"] > 0 for row in steps)
+
+
+def test_all_wrong_settings_are_listed_at_once():
+    with pytest.raises(ConfigError, match=r"steps 0 .*; lr 2 .*; clip_norm 0.0 "):
+        LoopConfig(steps=0, lr=2, clip_norm=0.0)
+
+
+def test_a_contrastive_stage_is_not_cut_into_micro_batches(tmp_path):
+    stage = Regression()
+    stage.is_divisible = False
+    with pytest.raises(ConfigError, match="micro-batches do not add up"):
+        fit(stage, dataclasses.replace(CONFIG, accumulation=2), tmp_path)
