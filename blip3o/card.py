@@ -13,6 +13,7 @@ from blip3o.vision.preprocess import CLIP_MEAN, CLIP_STD, Fit
 
 CARD_NAME = "blip3o.json"
 DIGESTS_NAME = "digests.json"
+MODES = ("ask", "generate", "reconstruct", "edit", "chat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,10 @@ class PipelineCard:
     """``blip3o.json``: what a harness may want to know without loading weights, and how prompts are made.
 
     ``domain``: the pictures the model knows (``stickers``, ``photos``). ``dtype``: default precision.
-    ``version``: raised when the weights change. ``licence``: what the weights inherit from their backbone, where
-    known. The sampler's defaults and the picture size are written beside these from the model itself.
+    ``version``: raised when the weights change. ``modes``: what the weights were trained for, some of ``ask``,
+    ``generate``, ``reconstruct``, ``edit``, ``chat``; empty where nobody said. ``licence``: what the weights inherit
+    from their backbone, where known. The sampler's defaults and the picture size are written beside these from the
+    model itself.
     """
 
     version: str = "1"
@@ -49,8 +52,13 @@ class PipelineCard:
     understanding: dict[str, Any] = field(default_factory=dict)
     reconstruction_size_px: int | None = None
     licence: str | None = None
+    modes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(self.modes))
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ConfigError(f"{CARD_NAME}: mode {mode!r} is unknown; known: {', '.join(MODES)}")
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ConfigError(
                 f"{CARD_NAME}: dtype {self.dtype!r} is unknown; use float32, float16 or bfloat16"

@@ -1,16 +1,25 @@
-"""``blip3o``: train, generate, ask, parity. Commands import what they need when they run."""
+"""``blip3o``: every mode of the model from the command line. Commands import what they need when they run."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 
+from blip3o.cli_options import (
+    device_option,
+    load_pipeline,
+    model_option,
+    numbered,
+    save_pictures,
+    wait_politely,
+)
+
 # Commands that live elsewhere, loaded when named: name -> (module:attribute, help line).
 _LAZY = {
+    "chat": ("blip3o.chat_cli:chat", "Talk with a model in text and pictures."),
     "train": ("blip3o.train.cli:train", "Train a recipe from nothing."),
 }
 
@@ -40,6 +49,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="blip3o-eval")
 def main() -> None:
     """BLIP3-o: one model that understands and generates images."""
+    wait_politely()
 
 
 @main.command()
@@ -63,85 +73,121 @@ def parity(files: tuple[Path, ...]) -> None:
         sys.exit(1)
 
 
+def _picture_options(command: click.Command) -> click.Command:
+    """Options of the commands that draw."""
+    for option in reversed((
+        model_option,
+        click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("picture.png"),
+                     show_default=True, help="PNG file; several pictures get numbers before the ending."),
+        click.option("--num-images", type=click.IntRange(min=1), default=1, show_default=True,
+                     help="Pictures to make."),
+        click.option("--seed", type=int, default=42, show_default=True,
+                     help="Seed of the first picture; the next adds 1."),
+        click.option("--steps", type=click.IntRange(min=1), default=None,
+                     help="Sampling steps; default the model's own."),
+        click.option("--guidance-scale", type=click.FloatRange(min=0), default=None, help="Default the model's own."),
+        click.option("--compat", type=click.Choice(["default", "released"]), default=None,
+                     help="released repeats the choices of the released inference code."),
+        device_option,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("prompt")
-@click.option("--model", default="nano", show_default=True, help="Preset, folder or hub id of the weights.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("picture.png"),
-              show_default=True, help="PNG file; several pictures get numbers before the ending.")
-@click.option("--num-images", type=click.IntRange(min=1), default=1, show_default=True, help="Pictures to make.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the first picture; the next adds 1.")
-@click.option("--steps", type=click.IntRange(min=1), default=None, help="Sampling steps; default the model's own.")
-@click.option("--guidance-scale", type=click.FloatRange(min=0), default=None, help="Default the model's own.")
-@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-              help="Input picture; PROMPT is then an instruction.")
-@click.option("--compat", type=click.Choice(["default", "released"]), default=None,
-              help="released repeats the choices of the released inference code.")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--image", "images", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Input picture, PROMPT then is an instruction; may be given several times.")
+@_picture_options
 def generate(
-    prompt: str, model: str, output: Path, num_images: int, seed: int, steps: int | None,
-    guidance_scale: float | None, image: Path | None, compat: str | None, device: str,
+    prompt: str, images: tuple[Path, ...], model: str, output: Path, num_images: int, seed: int,
+    steps: int | None, guidance_scale: float | None, compat: str | None, device: str,
 ) -> None:
     """Make pictures of PROMPT."""
-    import torch
-
-    from blip3o.errors import Blip3oError
-
-    try:
-        pipeline = _load(model, compat, device)
-        generators = [torch.Generator("cpu").manual_seed(seed + i) for i in range(num_images)]
-        result = pipeline(
-            [prompt] * num_images, None if image is None else _open(image), generator=generators,
-            num_inference_steps=steps, guidance_scale=guidance_scale,
-        )
-    except Blip3oError as error:
-        raise click.ClickException(str(error)) from None
-    for i, picture in enumerate(result.images):
-        path = output if num_images == 1 else output.with_name(f"{output.stem}-{i}{output.suffix or '.png'}")
-        try:
-            picture.save(path)
-        except (OSError, ValueError) as error:
-            raise click.ClickException(f"{path} cannot be written ({error})") from None
-        click.echo(path)
+    _draw(prompt, images, model, output, num_images, seed, steps, guidance_scale, compat, device)
 
 
 @main.command()
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("question")
-@click.option("--model", default="nano", show_default=True, help="Preset, folder or hub id of the weights.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Tokens.")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
-def ask(image: Path, question: str, model: str, max_new_tokens: int, device: str) -> None:
-    """Answer QUESTION about the picture IMAGE."""
+@click.argument("instruction")
+@_picture_options
+def edit(
+    image: Path, instruction: str, model: str, output: Path, num_images: int, seed: int,
+    steps: int | None, guidance_scale: float | None, compat: str | None, device: str,
+) -> None:
+    """Change the picture IMAGE by INSTRUCTION ("make the dog red")."""
+    _draw(instruction, (image,), model, output, num_images, seed, steps, guidance_scale, compat, device)
+
+
+def _draw(
+    text: str, images: tuple[Path, ...], model: str, output: Path, num_images: int, seed: int,
+    steps: int | None, guidance_scale: float | None, compat: str | None, device: str,
+) -> None:
+    """Pictures of a caption, or of an instruction about pictures, into files."""
+    import torch
+
+    from blip3o.chat import open_picture
     from blip3o.errors import Blip3oError
 
     try:
-        pipeline = _load(model, None, device)
-        click.echo(pipeline.ask(_open(image), question, max_new_tokens=max_new_tokens))
+        pictures = [open_picture(path) for path in images]
+        if not numbered(output, 0, num_images).parent.is_dir():
+            raise click.ClickException(f"folder {output.parent} does not exist; make it or give another --output")
+        pipeline = load_pipeline(model, compat, device)
+        settings = {
+            "generator": [torch.Generator("cpu").manual_seed(seed + i) for i in range(num_images)],
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+        }
+        if pictures:
+            result = pipeline.edit([pictures] * num_images, [text] * num_images, **settings)
+        else:
+            result = pipeline([text] * num_images, **settings)
+    except Blip3oError as error:
+        raise click.ClickException(str(error)) from None
+    save_pictures(result.images, output)
+
+
+@main.command()
+@click.argument("image", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("question")
+@model_option
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer.")
+@device_option
+def ask(image: Path, question: str, model: str, max_new_tokens: int, device: str) -> None:
+    """Answer QUESTION about the picture IMAGE; - for IMAGE asks without a picture."""
+    from blip3o.chat import open_picture
+    from blip3o.errors import Blip3oError
+
+    try:
+        picture = None if str(image) == "-" else open_picture(image)
+        pipeline = load_pipeline(model, None, device)
+        click.echo(pipeline.ask(picture, question, max_new_tokens=max_new_tokens))
     except Blip3oError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _load(model: str, compat: Any, device: str) -> Any:
-    """The pipeline on a device. Raises: Blip3oError."""
-    from blip3o.errors import ConfigError
-    from blip3o.pipeline import Blip3oPipeline
+@main.command()
+@click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@model_option
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("picture.png"),
+              show_default=True, help="PNG file.")
+@click.option("--through", type=click.Choice(["target_encoder", "backbone"]), default="target_encoder",
+              show_default=True, help="Whose view of the picture is drawn again.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the decoder's noise.")
+@device_option
+def reconstruct(image: Path, model: str, output: Path, through: str, seed: int, device: str) -> None:
+    """Draw the picture IMAGE again: what the model's features keep of it."""
+    import torch
 
-    pipeline = Blip3oPipeline.from_pretrained(model, compat=compat)
-    try:
-        return pipeline.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try cpu") from None
-
-
-def _open(path: Path) -> Any:
-    """A picture file. Raises: DataError."""
-    from PIL import Image, UnidentifiedImageError
-
-    from blip3o.errors import DataError
+    from blip3o.chat import open_picture
+    from blip3o.errors import Blip3oError
 
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable picture ({error})") from None
+        picture = open_picture(image)
+        pipeline = load_pipeline(model, None, device)
+        generators = [torch.Generator("cpu").manual_seed(seed)]
+        result = pipeline.reconstruct(picture, through=through, generator=generators)
+    except Blip3oError as error:
+        raise click.ClickException(str(error)) from None
+    save_pictures(result.images, output)

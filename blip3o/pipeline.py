@@ -1,61 +1,78 @@
-"""The public face: text to image, image to image, questions about images.
+"""The public face: every mode of a BLIP3-o in one object.
 
-Dimension letters: B batch, L tokens, Q queries, H hidden size, C feature channels, h and w grid, S picture side.
+    pipe = Blip3oPipeline.from_pretrained("nano")
+    pipe("a photo of a dog").images[0]                   # text to image
+    pipe.edit(picture, "make the dog red").images[0]     # image and instruction to image
+    pipe.ask(picture, "Is there a dog?")                 # image to text; ask(None, ...): text to text
+    pipe.reconstruct(picture).images[0]                  # target encoder -> pixel decoder
+    pipe.chat()                                          # a conversation that mixes all of it
+
+What each mode computes is in ``generation``, ``answering`` and ``dialogue``; devices, files and the hub are in
+``pipeline_base``. Dimension letters: B batch, Q queries, H hidden size, C feature channels, h and w grid, S side.
 """
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.card import CARD_NAME, PipelineCard, Understanding, write_digests
+from blip3o import answering, generation
+from blip3o.card import PipelineCard, Understanding, write_digests
 from blip3o.config import Compat, build_part
 from blip3o.decoder import PixelDecoder
+from blip3o.dialogue import SEED, Dialogue
 from blip3o.errors import ConfigError, DataError, WeightsError
+from blip3o.inputs import InputBuilder, Pictures, checked_texts, pictures_per_text
 from blip3o.loading import load_parts
 from blip3o.locate import find_folder
+from blip3o.pipeline_base import TARGET_FOLDER, PipelineBase, StepCallback
 from blip3o.presets import build_tiny
-from blip3o.prompts import RECONSTRUCT, UNCONDITIONAL, Prompts, without_special_tokens
-from blip3o.storage import make_readable, quiet_transformers, write_json
-from blip3o.unified import Blip3oModel
-from blip3o.vision.preprocess import (
-    fit_square,
-    normalise,
-    qwen_patches,
-    qwen_size,
-    to_images,
-    to_rgb,
-    to_unit_tensor,
+from blip3o.prompts import RECONSTRUCT, Prompts
+from blip3o.settings import (
+    DrawSettings,
+    OutputType,
+    check_count,
+    check_output_type,
+    per_picture_generators,
 )
+from blip3o.unified import Blip3oModel
+from blip3o.vision.preprocess import to_images
 
-IMAGE_PAD = "<|image_pad|>"
-VISION_BLOCK = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
-# The empty prompt's features are part of the model's behaviour, not of a picture: their noise is fixed.
-NULL_SEED = 0
+__all__ = [
+    "Blip3oPipeline",
+    "PipelineCard",
+    "PipelineOutput",
+    "Understanding",
+    "find_folder",
+    "write_digests",
+]
 
-Pictures = Image.Image | Sequence[Image.Image] | None
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class PipelineOutput:
-    """``images``: PIL pictures, prompt by prompt; ``features`` (B, C, h, w) they were decoded from."""
+    """``images``, prompt by prompt: PIL pictures, or float32 in [0, 1] as NumPy (B, S, S, 3) or tensor (B, 3, S, S);
+    the features with ``output_type="latent"``. ``features`` (B, C, h, w), float32: what they were decoded from."""
 
-    images: list[Image.Image]
+    images: Any
     features: Tensor
 
 
-class Blip3oPipeline:
-    """Backbone, queries and diffusion transformer with tokenizer and pixel decoder.
+class Blip3oPipeline(PipelineBase):
+    """Backbone, queries and generator with tokenizer and pixel decoder.
 
     Args: decoder may be None; then the pipeline answers questions but makes no pictures.
+        target_encoder: what ``reconstruct`` looks through; None if it is not at hand.
     """
 
     def __init__(
@@ -64,18 +81,21 @@ class Blip3oPipeline:
         tokenizer: PreTrainedTokenizerBase,
         decoder: PixelDecoder | None,
         card: PipelineCard = PipelineCard(),  # noqa: B008 (frozen)
+        target_encoder: nn.Module | None = None,
     ) -> None:
         self.model, self.tokenizer, self.decoder, self.card = model.eval(), tokenizer, decoder, card
         self.prompts = build_part(Prompts, card.prompts, "prompts")
         self.understanding = build_part(Understanding, card.understanding, "understanding")
         if model.config.compat == "released":
             self.prompts = replace(self.prompts, is_closed=False)
-        self._null_features: Tensor | None = None
-        self._special_tokens = sorted(
-            {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True
+        backbone = model.config.backbone_config
+        self.inputs = InputBuilder(
+            tokenizer,
+            self.understanding,
+            getattr(model.backbone, "vision_config", None),
+            (backbone.get("text_config") or backbone).get("max_position_embeddings"),
         )
-
-    # Loading and saving
+        self._target = target_encoder
 
     @classmethod
     def from_pretrained(
@@ -109,77 +129,28 @@ class Blip3oPipeline:
                 pipeline.model.config.compat = compat
                 pipeline = cls(pipeline.model, pipeline.tokenizer, pipeline.decoder, pipeline.card)
         else:
+            folder = find_folder(source, revision)
             parts = load_parts(
-                find_folder(source, revision), dtype=dtype, compat=compat, device_map=device_map,
+                folder, dtype=dtype, compat=compat, device_map=device_map,
                 max_memory=max_memory, offload_folder=offload_folder,
             )  # fmt: skip
             pipeline = cls(parts.model, parts.tokenizer, parts.decoder, parts.card)
+            if (folder / TARGET_FOLDER).is_dir():
+                pipeline._target_source = folder / TARGET_FOLDER
             if parts.is_dispatched and isinstance(parts.decoder, nn.Module):
                 parts.decoder.to(pipeline.device)
+            pipeline._is_dispatched = parts.is_dispatched
         if dtype is not None and device_map is None:
             pipeline.to(dtype)
         return pipeline if device is None else pipeline.to(device)
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write model, tokenizer, decoder, card and digests; ``dtype`` (float16) halves the files."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-            for name, tensor in self.model.state_dict().items()
-        }
-        with quiet_transformers():
-            self.model.save_pretrained(folder, state_dict=state)
-            self.tokenizer.save_pretrained(folder)
-        make_readable(folder)
-        if self.decoder is not None:
-            self.decoder.save_pretrained(folder / "decoder", dtype)
-        flow, size = self.model.config.flow, self.image_size
-        write_json(
-            folder / CARD_NAME,
-            {
-                **asdict(self.card),
-                "format": 1,
-                "prompts": self.prompts.to_dict(),
-                "understanding": asdict(self.understanding),
-                "num_inference_steps": flow.num_inference_steps,
-                "guidance_scale": flow.guidance_scale,
-                "height": size,
-                "width": size,
-                "compat": self.model.config.compat,
-            },
-        )
-        write_digests(folder)
-
-    def to(self, target: str | torch.device | torch.dtype) -> Blip3oPipeline:
-        """Move all parts to a device or a precision."""
-        self.model.to(target)
-        if isinstance(self.decoder, nn.Module):
-            # An SDXL-type VAE overflows in float16; its weights were published in bfloat16.
-            is_latent = (
-                target is torch.float16 and getattr(self.decoder, "kind", "") == "latent_unet"
-            )
-            self.decoder.to(torch.bfloat16 if is_latent else target)
-        self._null_features = None
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs go; for a model spread over devices the one that runs its first layers."""
-        return self.model.execution_device
-
-    @property
-    def image_size(self) -> int | None:
-        """Side of the pictures in pixels; None where only the decoder's weights know it."""
-        return getattr(getattr(self.decoder, "config", None), "image_size", None)
-
-    # Generation
+    # Pictures
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | Sequence[str],
-        image: Pictures = None,
+        image: Pictures | Sequence[Pictures] = None,
         *,
         num_images_per_prompt: int = 1,
         guidance_scale: float | None = None,
@@ -189,99 +160,215 @@ class Blip3oPipeline:
         decoder_guidance_scale: float | None = None,
         height: int | None = None,
         width: int | None = None,
+        output_type: OutputType = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> PipelineOutput:
         """Pictures for prompts.
 
         Args:
             prompt: one caption or several. With ``image``, instructions to change or repeat it.
-            image: one input picture per prompt, or one for all.
+            image: one input picture for all prompts, or a list with one per prompt; an entry that is itself a list
+                gives its prompt several.
+            num_images_per_prompt: pictures of each prompt, which is read once for all of them.
             generator: one CPU generator per picture (prompt by prompt), which then draws all of its noise;
                 or a single one, from which a seed per picture is drawn; None draws new seeds.
-            guidance_scale, num_inference_steps: of the diffusion transformer; ``decoder_*`` of the pixel
-                decoder. Default: the model's own.
-            height, width: must be the model's picture size, if given.
-        Raises: ConfigError, DataError, WeightsError if the pipeline has no decoder.
+            guidance_scale, num_inference_steps: of the generator (guidance 1 switches it off); ``decoder_*`` of the
+                pixel decoder. Default: the model's own.
+            height, width: pixels; must be the model's picture size, if given.
+            output_type: ``pil``, ``np``, ``pt``, or ``latent`` for the image features without decoding them.
+            callback_on_step_end: called after each sampling step as (pipeline, step, timestep in 0..1000, dict) with
+                the tensors named in ``callback_on_step_end_tensor_inputs``; a dict that it returns replaces them.
+        Returns: PipelineOutput.
+        Raises: ConfigError for a setting, DataError for a prompt or picture, WeightsError if the loaded parts cannot
+            do it. Source: arXiv:2505.09568; sampling as in JiuhaiChen/BLIP3o at 4689ec3.
         """
-        if self.decoder is None:
+        check_output_type(output_type)
+        if output_type != "latent":
+            self.require_decoder()
+        settings = DrawSettings(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            decoder_steps=decoder_steps,
+            decoder_guidance_scale=decoder_guidance_scale,
+        )
+        check_count("num_images_per_prompt", num_images_per_prompt)
+        self._check_size(height, width)
+        texts = checked_texts(prompt, "prompt")
+        generators = per_picture_generators(generator, len(texts) * num_images_per_prompt)
+        pictures = pictures_per_text(image, len(texts), "image")
+        device = self.use_part("backbone")
+        condition = generation.encode_prompts(
+            self.model,
+            self.inputs,
+            self.prompts,
+            texts,
+            pictures,
+            self.card.reconstruction_size_px,
+            device,
+        ).repeat_interleave(num_images_per_prompt, dim=0)
+        return self._draw(
+            condition,
+            generators,
+            settings,
+            output_type,
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+        )
+
+    def edit(
+        self, image: Pictures | Sequence[Pictures], instruction: str | Sequence[str], **settings: Any
+    ) -> PipelineOutput:
+        """Pictures changed by instructions ("make the dog red"); arguments and errors as in a call.
+
+        A model that was not trained for it still runs, with a warning: ``card.modes`` says what it learned.
+        """
+        texts = checked_texts(instruction, "instruction")
+        entries = pictures_per_text(image, len(texts), "image")
+        for number, own in enumerate(entries):
+            if not own:
+                raise DataError(f"instruction {number} has no picture to change; give one")
+        if self.card.modes and "edit" not in self.card.modes:
+            logger.warning(
+                "this model was not trained to edit (it learned %s); expect a picture of its own",
+                ", ".join(self.card.modes),
+            )
+        return self(texts, entries, **settings)
+
+    def reconstruct(
+        self,
+        image: Image.Image | Sequence[Image.Image],
+        *,
+        through: Literal["target_encoder", "backbone"] = "target_encoder",
+        **settings: Any,
+    ) -> PipelineOutput:
+        """Pictures again.
+
+        ``target_encoder``: its features straight into the pixel decoder, the best that the generator could reach.
+        ``backbone``: the model is shown the picture and asked to repeat it; settings as in a call.
+        Args: generator, decoder_steps, decoder_guidance_scale, output_type: as in a call.
+        Raises: WeightsError if the loaded parts lack the encoder or the decoder.
+        """
+        pictures = [image] if isinstance(image, Image.Image) else image
+        if not pictures:
+            raise DataError("there is no picture to reconstruct; give one or a list")
+        entries = [own[0] for own in pictures_per_text(pictures, len(pictures), "image")]
+        if through == "backbone":
+            return self([RECONSTRUCT] * len(entries), entries, **settings)
+        if through != "target_encoder":
+            raise ConfigError(f"through {through!r} is unknown; choose target_encoder or backbone")
+        return self._reconstruct(entries, **settings)
+
+    @torch.no_grad()
+    def _reconstruct(
+        self,
+        pictures: list[Image.Image],
+        *,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        decoder_steps: int | None = None,
+        decoder_guidance_scale: float | None = None,
+        output_type: OutputType = "pil",
+    ) -> PipelineOutput:
+        check_output_type(output_type)
+        self.require_decoder()
+        target = self.target_encoder
+        if target is None:
             raise WeightsError(
-                "this model has no pixel decoder (folder decoder/), so it makes no pictures"
+                f"this model's target encoder (folder {TARGET_FOLDER}/) is not loaded, so it cannot reconstruct "
+                "through it; through='backbone' asks the model itself"
             )
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts or not all(isinstance(p, str) for p in prompts):
-            raise DataError("prompt must be a text or a list of texts, and not empty")
-        if num_images_per_prompt < 1:
-            raise ConfigError(
-                f"num_images_per_prompt must be at least 1, got {num_images_per_prompt}"
+        settings = DrawSettings(
+            decoder_steps=decoder_steps, decoder_guidance_scale=decoder_guidance_scale
+        )
+        generators = per_picture_generators(generator, len(pictures))
+        device = self.use_part("target")
+        features = target(target.preprocess(pictures).to(device)).float()
+        return self._decode(features, generators, settings, output_type)
+
+    def draw(
+        self,
+        condition: Tensor,
+        generators: Sequence[torch.Generator],
+        *,
+        output_type: OutputType = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        **settings: Any,
+    ) -> PipelineOutput:
+        """Pictures of query states (B, Q, H), one generator each: the second half of a call."""
+        check_output_type(output_type)
+        try:
+            wanted = DrawSettings(**settings)
+        except TypeError as error:
+            raise ConfigError(f"unknown setting of a picture ({error})") from None
+        return self._draw(
+            condition, generators, wanted, output_type, callback_on_step_end, ("latents",)
+        )
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        condition: Tensor,
+        generators: Sequence[torch.Generator],
+        settings: DrawSettings,
+        output_type: OutputType,
+        callback: StepCallback | None,
+        tensor_inputs: Sequence[str],
+    ) -> PipelineOutput:
+        self.use_part("generator")
+        steps = settings.num_inference_steps or self.model.config.flow.num_inference_steps
+        with self.progress_bar(total=steps) as bar:
+            hook = self._step_hook(callback, tensor_inputs, bar)
+            features = generation.sample(self.model, condition, generators, settings, hook)
+        if output_type == "latent":
+            return PipelineOutput(features, features)
+        return self._decode(features, generators, settings, output_type)
+
+    def _decode(
+        self,
+        features: Tensor,
+        generators: Sequence[torch.Generator],
+        settings: DrawSettings,
+        output_type: OutputType,
+    ) -> PipelineOutput:
+        null = self._empty_prompt_features(settings, generators[0])
+        self.use_part("decoder")
+        decoder = self.require_decoder()
+        pictures = generation.decode(decoder, features, generators, settings, null)
+        return PipelineOutput(_as_output(pictures, features, output_type), features)
+
+    def _empty_prompt_features(
+        self, settings: DrawSettings, first: torch.Generator
+    ) -> Tensor | None:
+        """Features (1, C, h, w) of the raw text " ", which the latent decoder takes for "no prompt"; made once.
+
+        Their noise has a fixed seed. The released code draws it from the stream of the first picture of a process,
+        between that picture's own draws, so that what a seed means depends on which picture came first; ``compat``
+        released repeats that.
+        """
+        if getattr(self.decoder, "kind", "") != "latent_unet" or settings.decoder_guidance_scale == 1.0:
+            return None
+        if self._null_features is None:
+            is_released = self.model.config.compat == "released"
+            generator = first if is_released else torch.Generator("cpu").manual_seed(generation.NULL_SEED)
+            device = self.use_part("backbone")
+            condition = generation.encode_empty_prompt(self.model, self.inputs, device)
+            self.use_part("generator")
+            self._null_features = generation.sample(
+                self.model, condition, [generator], DrawSettings()
             )
+        return self._null_features
+
+    def _check_size(self, height: int | None, width: int | None) -> None:
         for name, value in (("height", height), ("width", width)):
             if value is not None and self.image_size is not None and value != self.image_size:
                 raise ConfigError(
                     f"{name} must be {self.image_size}, the size this model draws; got {value}"
                 )
-        generators = per_picture_generators(generator, len(prompts) * num_images_per_prompt)
-        pictures = self._one_per_prompt(image, len(prompts))
-        condition = self._conditions(prompts, pictures).repeat_interleave(
-            num_images_per_prompt, dim=0
-        )
-        features = self.model.sample_features(
-            condition,
-            generators=generators,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-        )
-        decoded = self.decoder.decode(
-            features,
-            generators=generators,
-            num_inference_steps=decoder_steps,
-            guidance_scale=decoder_guidance_scale,
-            null_features=self._empty_prompt_features(decoder_guidance_scale),
-        )
-        return PipelineOutput(to_images(decoded), features)
 
-    def reconstruct(self, image: Pictures, **settings: Any) -> PipelineOutput:
-        """Pictures again, through the backbone's eyes; settings as in a call."""
-        pictures = [image] if isinstance(image, Image.Image) else list(image or [])
-        return self([RECONSTRUCT] * len(pictures), pictures, **settings)
-
-    def _one_per_prompt(self, image: Pictures, count: int) -> list[Image.Image] | None:
-        if image is None:
-            return None
-        pictures = [image] * count if isinstance(image, Image.Image) else list(image)
-        if len(pictures) != count:
-            raise DataError(f"{count} prompts need as many input pictures, got {len(pictures)}")
-        return pictures
-
-    def _conditions(self, prompts: list[str], pictures: list[Image.Image] | None) -> Tensor:
-        """Query states (B, Q, H); equal prompts go through the backbone once."""
-        keys = [(text, id(pictures[i]) if pictures else 0) for i, text in enumerate(prompts)]
-        distinct = list(dict.fromkeys(keys))
-        rows = [keys.index(key) for key in distinct]
-        block = VISION_BLOCK if pictures else ""
-        texts = [self.prompts.generation(self.plain(prompts[row]), block) for row in rows]
-        inputs: dict[str, Tensor] = {}
-        if pictures:
-            size = self.card.reconstruction_size_px
-            texts, inputs = self._with_pictures(texts, [pictures[row] for row in rows], size)
-        ids, mask = self._tokenise(texts, side="right")
-        states = self.model.encode_condition(ids, mask, **inputs)
-        return states[torch.tensor([distinct.index(key) for key in keys], device=states.device)]
-
-    def _empty_prompt_features(self, guidance_scale: float | None) -> Tensor | None:
-        """Features of the raw text " ", which the latent decoder takes for "no prompt"; made once."""
-        if getattr(self.decoder, "kind", "") != "latent_unet" or guidance_scale == 1.0:
-            return None
-        if self._null_features is None:
-            ids, mask = self._tokenise([UNCONDITIONAL], side="right")
-            generator = torch.Generator("cpu").manual_seed(NULL_SEED)
-            self._null_features = self.model.sample_features(
-                self.model.encode_condition(ids, mask), generators=[generator]
-            )
-        return self._null_features
-
-    # Understanding
+    # Text
 
     def ask(self, image: Pictures, question: str, *, max_new_tokens: int | None = None) -> str:
-        """Answer a question about a picture, several, or none. Greedy."""
+        """Answer a question about a picture, several, or none (text to text). Greedy."""
         return self.ask_batch([image], [question], max_new_tokens=max_new_tokens)[0]
 
     @torch.no_grad()
@@ -292,117 +379,35 @@ class Blip3oPipeline:
         *,
         max_new_tokens: int | None = None,
     ) -> list[str]:
-        """One answer per question; ``images[i]`` are the pictures of ``questions[i]``."""
-        if len(images) != len(questions):
-            raise DataError(
-                f"{len(questions)} questions need as many picture entries, got {len(images)}"
-            )
-        texts, pictures = [], []
-        for entry, question in zip(images, questions, strict=True):
-            own = (
-                [] if entry is None else [entry] if isinstance(entry, Image.Image) else list(entry)
-            )
-            pictures += own
-            content: list[dict[str, str]] = [{"type": "image"} for _ in own]
-            content.append({"type": "text", "text": self.plain(question)})
-            messages = [
-                {"role": "system", "content": [{"type": "text", "text": self.prompts.system}]},
-                {"role": "user", "content": content},
-            ]
-            texts.append(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True
-                )
-            )
-        inputs: dict[str, Tensor] = {}
-        if pictures:
-            texts, inputs = self._with_pictures(texts, pictures)
-        ids, mask = self._tokenise(texts, side="left")
-        with quiet_transformers():
-            new = self.model.backbone.generate(
-                ids,
-                mask,
-                **inputs,
-                max_new_tokens=max_new_tokens or 128,
-                do_sample=False,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self._pad_id,
-            )
-        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        """One greedy answer per question; ``images[i]`` are the pictures of ``questions[i]``, None for none.
 
-    # Text and pictures -> tensors
-
-    def plain(self, text: str) -> str:
-        """User text that cannot act as special tokens."""
-        return without_special_tokens(text, self._special_tokens)
-
-    @property
-    def _pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad is None else pad)
-
-    def _tokenise(self, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, L), padded on ``side``."""
-        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        longest = max(len(row) for row in rows)
-        ids = torch.full((len(rows), longest), self._pad_id)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(rows):
-            place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
-            ids[i, place], mask[i, place] = torch.tensor(row), 1
-        return ids.to(self.device), mask.to(self.device)
-
-    def _with_pictures(
-        self, texts: list[str], pictures: list[Image.Image], size_px: int | None = None
-    ) -> tuple[list[str], dict[str, Tensor]]:
-        """Texts with one placeholder token per merged patch, and the patches of all pictures in order."""
-        vision, settings = self.model.backbone.vision_config, self.understanding
-        factor = vision.patch_size * vision.spatial_merge_size
-        rows, grids = [], []
-        for picture in pictures:
-            side = size_px or settings.size_px
-            if side is not None:
-                fitted = fit_square(picture, side, settings.fit)
-            else:
-                picture = to_rgb(picture)
-                target = qwen_size(*picture.size, factor, settings.min_pixels, settings.max_pixels)
-                fitted = picture.resize(target, Image.Resampling.BICUBIC)
-            tensor = normalise(to_unit_tensor([fitted]), settings.mean, settings.std)
-            patches, grid = qwen_patches(
-                tensor, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-            )
-            rows.append(patches)
-            grids.append(grid)
-        counts = iter([int(grid.prod()) // vision.spatial_merge_size**2 for grid in grids])
-        texts = [
-            re.sub(re.escape(IMAGE_PAD), lambda _: IMAGE_PAD * next(counts), text) for text in texts
-        ]
-        inputs = {
-            "pixel_values": torch.cat(rows).to(self.device, self.model.dtype),
-            "image_grid_thw": torch.cat(grids).to(self.device),
-        }
-        return texts, inputs
-
-
-def per_picture_generators(
-    generator: torch.Generator | Sequence[torch.Generator] | None, count: int
-) -> list[torch.Generator]:
-    """One CPU generator per picture.
-
-    From a single generator a seed per picture is drawn, so that picture k is the same however many are made.
-    Raises: ConfigError.
-    """
-    if isinstance(generator, Sequence):
-        if len(generator) != count:
-            raise ConfigError(f"{count} pictures need one generator each, got {len(generator)}")
-        return list(generator)
-    if generator is None:
-        generator = torch.Generator("cpu")
-        generator.seed()
-    if generator.device.type != "cpu":
-        raise ConfigError(
-            f"noise is drawn on the CPU, got a generator on {generator.device}; "
-            "use torch.Generator('cpu').manual_seed(seed)"
+        Args: max_new_tokens: longest answer, in tokens (default 128).
+        Raises: DataError for a question or picture, ConfigError for the limit, WeightsError for pictures where the
+            backbone reads text only.
+        """
+        limit = answering.MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        check_count("max_new_tokens", limit)
+        texts = checked_texts(questions, "question")
+        if isinstance(images, Image.Image) or len(images) != len(texts):
+            got = "one picture" if isinstance(images, Image.Image) else len(images)
+            raise DataError(f"{len(texts)} questions need as many picture entries, got {got}")
+        pictures = pictures_per_text(images, len(texts), "images")
+        device = self.use_part("backbone")
+        return answering.answer(
+            self.model, self.inputs, self.prompts, pictures, texts, limit, device
         )
-    seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in range(count)]
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+    def chat(self, *, seed: int = SEED, use_cache: bool = True) -> Dialogue:
+        """A conversation of many turns in text and pictures; see ``Dialogue``."""
+        return Dialogue(self, seed=seed, use_cache=use_cache)
+
+
+def _as_output(pictures: Tensor, features: Tensor, output_type: OutputType) -> Any:
+    """(B, 3, S, S) in [0, 1] in the form that was asked for."""
+    if output_type == "pil":
+        return to_images(pictures)
+    pictures = pictures.float().clamp(0, 1)
+    if output_type == "pt":
+        return pictures
+    array: np.ndarray = pictures.permute(0, 2, 3, 1).cpu().numpy()
+    return array

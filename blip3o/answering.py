@@ -1,0 +1,70 @@
+"""Questions, with or without pictures -> answers in text. Functions of explicit parts.
+
+Dimension letters: B batch, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from blip3o.inputs import InputBuilder
+from blip3o.prompts import Prompts, text_mark
+from blip3o.storage import quiet_transformers
+from blip3o.unified import Blip3oModel
+
+MAX_NEW_TOKENS = 128
+
+
+def answer(
+    model: Blip3oModel,
+    inputs: InputBuilder,
+    prompts: Prompts,
+    pictures: Sequence[Sequence[Image.Image]],
+    questions: Sequence[str],
+    max_new_tokens: int,
+    device: torch.device,
+) -> list[str]:
+    """One greedy answer per question, by the tokenizer's own chat template.
+
+    An answer ends with the turn, after ``max_new_tokens``, or where the backbone's longest sequence is full.
+    Raises: DataError for a question longer than the backbone reads.
+    """
+    rows = [
+        inputs.encode(_render(inputs, prompts, len(own)), [question])
+        for question, own in zip(questions, pictures, strict=True)
+    ]
+    patches = inputs.patches([picture for own in pictures for picture in own])
+    rows = inputs.spread(rows, patches)
+    inputs.check_length(rows, reserved=1)
+    if inputs.max_tokens is not None:
+        max_new_tokens = min(max_new_tokens, inputs.max_tokens - max(map(len, rows)))
+    ids, mask = inputs.pad(rows, side="left")
+    tensors = {} if patches is None else patches.tensors(device, model.dtype)
+    with quiet_transformers():
+        new = model.backbone.generate(
+            ids.to(device),
+            mask.to(device),
+            **tensors,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=inputs.tokenizer.eos_token_id,
+            pad_token_id=inputs.pad_id,
+        )
+    return [text.strip() for text in inputs.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _render(inputs: InputBuilder, prompts: Prompts, num_pictures: int) -> str:
+    """The chat up to the answer, with a mark for the question."""
+    content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_pictures)]
+    content.append({"type": "text", "text": text_mark(0)})
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": prompts.system}]},
+        {"role": "user", "content": content},
+    ]
+    rendered: str = inputs.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    return rendered

@@ -1,0 +1,55 @@
+"""What the commands share: options, loading of models and pictures, threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from blip3o.pipeline import Blip3oPipeline
+
+model_option = click.option(
+    "--model", default="nano", show_default=True, help="Preset, folder or hub id of the weights."
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="Torch device.")
+
+
+def wait_politely() -> None:
+    """Let idle OpenMP threads sleep instead of spin; call before torch is imported.
+
+    Spinning threads take the cores from those that still compute, which on a busy machine of two cores made drawing
+    several times slower. The user's own OMP_WAIT_POLICY wins.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def load_pipeline(model: str, compat: Any, device: str) -> Blip3oPipeline:
+    """The pipeline on a device. Raises: Blip3oError."""
+    from blip3o.errors import ConfigError
+    from blip3o.pipeline import Blip3oPipeline
+
+    pipeline = Blip3oPipeline.from_pretrained(model, compat=compat)
+    try:
+        return pipeline.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {device!r} cannot be used ({reason}); try cpu") from None
+
+
+def numbered(output: Path, number: int, count: int) -> Path:
+    """``output``, with the number before its ending where there are several."""
+    return output if count == 1 else output.with_name(f"{output.stem}-{number}{output.suffix or '.png'}")
+
+
+def save_pictures(images: list[Any], output: Path) -> None:
+    """Write pictures and print their paths. Raises: click.ClickException."""
+    for i, picture in enumerate(images):
+        path = numbered(output, i, len(images))
+        try:
+            picture.save(path)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"{path} cannot be written ({error})") from None
+        click.echo(path)
