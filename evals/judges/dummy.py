@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.api import Detection, Identity, ModelOptions
-from evals.models.dummy import parse_arguments, read_prompt
+from evals.models.dummy import read_prompt
+from evals.spec_arguments import parse_arguments
 
 _COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 _COUNTS = {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4}
@@ -34,7 +35,7 @@ class _Arguments:
 
 
 def create(spec: str, options: ModelOptions) -> DummyJudge:
-    return DummyJudge(parse_arguments(spec, _Arguments))
+    return DummyJudge(parse_arguments("dummy", spec, _Arguments))
 
 
 class DummyJudge:

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions
+from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions, cut_at
 from evals.digests import folder_digest
 from evals.errors import ModelError, UsageError, suggest
 from evals.models.hub import local_snapshot
@@ -208,11 +208,12 @@ class Blip3oAdapter:
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[Any]:
         limits = {r.max_new_tokens for r in requests}
-        return self._pipeline.ask_batch(
+        texts = self._pipeline.ask_batch(
             [list(r.images) for r in requests],
             [r.prompt for r in requests],
             max_new_tokens=limits.pop() if len(limits) == 1 else max(m or 0 for m in limits),
         )
+        return [cut_at(text, r.stop).strip() for text, r in zip(texts, requests, strict=True)]
 
 
 def _generator(seed: int) -> Any:

@@ -15,11 +15,11 @@ import random
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions
-from evals.errors import UsageError, suggest
+from evals.spec_arguments import parse_arguments
 
 SIZE_PX = 64
 
@@ -36,23 +36,8 @@ class _Arguments:
     crash_every: int = 0  # ends it with a segmentation fault
 
 
-def parse_arguments(spec: str, kind: type) -> Any:
-    """``"a=1,b=0.5"`` -> a dataclass of numbers. Raises UsageError for an unknown name or value."""
-    defaults = kind()
-    values = asdict(defaults)
-    for part in filter(None, spec.split(",")):
-        name, equals, text = part.partition("=")
-        if name not in values:
-            raise UsageError(f"unknown argument {name!r} of 'dummy'.{suggest(name, values)}")
-        try:
-            values[name] = type(values[name])(text)
-        except ValueError:
-            raise UsageError(f"argument {name}={text!r} of 'dummy': give a number") from None
-    return kind(**values)
-
-
 def create(spec: str, options: ModelOptions) -> DummyModel:
-    return DummyModel(parse_arguments(spec, _Arguments))
+    return DummyModel(parse_arguments("dummy", spec, _Arguments))
 
 
 class DummyModel:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from evals.recorded import Field
 
 QUESTIONS_VARIABLE = "BLIP3O_EVAL_DPG_QUESTIONS"
+QUESTIONS_FILE = "dpg_bench.csv"
 QUESTIONS_BLOB = "98457fc9901943f51ff9a30367250fc292533bed"
 QUESTIONS_URL = (
     "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/"
@@ -74,6 +75,10 @@ class Dpg:
         ),
     }
 
+    def __init__(self, data: str | Path | None = None) -> None:
+        """``data``: the question file, or its folder."""
+        self._data = data
+
     @cached_property
     def _prompts(self) -> bytes:
         return resources.files("tasks").joinpath("data/dpg_bench/prompts.jsonl").read_bytes()
@@ -85,13 +90,14 @@ class Dpg:
 
     @property
     def _questions(self) -> Path:
-        path = os.environ.get(QUESTIONS_VARIABLE)
+        path = self._data or os.environ.get(QUESTIONS_VARIABLE)
         if not path:
             raise MissingRequirementError(
-                f"task 'dpg' needs the official question file: `curl -LO {QUESTIONS_URL}`, then set "
-                f"{QUESTIONS_VARIABLE} to its path"
+                f"task 'dpg' needs the official question file: `curl -LO {QUESTIONS_URL}`, then give it with "
+                f"--data or set {QUESTIONS_VARIABLE} to its path"
             )
-        return Path(path).expanduser()
+        place = Path(path).expanduser()
+        return place / QUESTIONS_FILE if place.is_dir() else place
 
     @cached_property
     def _texts(self) -> Mapping[tuple[str, int], str]:

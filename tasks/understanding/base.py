@@ -45,6 +45,9 @@ class QuestionTask(ABC, Generic[Doc]):
     judges: ClassVar[Mapping[str, str]] = {}
     recorded_kinds: ClassVar[tuple[str, ...]] = ("answers",)
     compat_modes: ClassVar[tuple[str, ...]] = ("lmms-eval",)
+    # Where answers end, as lmms-eval 0.7.3 has it; None: the model's own default.
+    max_new_tokens: ClassVar[int | None] = None
+    stop: ClassVar[tuple[str, ...]] = ()
     card: ClassVar[Mapping[str, str]]
     source: ClassVar[Source]
 
@@ -68,6 +71,10 @@ class QuestionTask(ABC, Generic[Doc]):
     def picture_columns(self, doc: Doc) -> Sequence[str]:
         """The columns of its pictures in the order in which the model is given them."""
         return ("image",)
+
+    def unit(self, doc: Doc) -> str | None:
+        """What documents that count only together have in common; None if each counts alone."""
+        return None
 
     @abstractmethod
     def judge(self, doc: Doc, answer: str) -> Score:
@@ -101,7 +108,19 @@ class QuestionTask(ABC, Generic[Doc]):
                 raise InputError(f"{table.where(number)}: id {name!r} is that of row {seen[name]}")
             seen[name] = number
             pictures: Any = table.pictures(number, self.picture_columns(doc))
-            samples.append(Sample(name, number, group, self.prompt(doc), record, images=pictures))
+            samples.append(
+                Sample(
+                    name,
+                    number,
+                    group,
+                    self.prompt(doc),
+                    record,
+                    images=pictures,
+                    unit=self.unit(doc),
+                    max_new_tokens=self.max_new_tokens,
+                    stop=self.stop,
+                )
+            )
         if not samples:
             raise InputError(f"{table.files[0]}: the file holds no rows")
         return samples

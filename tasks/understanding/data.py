@@ -1,9 +1,9 @@
 """Documents and pictures of a question task, from parquet files on this machine.
 
 The files are those of the hub data sets: a struct of `bytes` and `path` per picture, everything else
-plain columns. `BLIP3O_EVAL_DATA` names a folder that holds, for the task `mme`, `mme.parquet` or a
-folder `mme` with the hub repository's files; without it the hub's local cache is looked at. Nothing is
-fetched. pyarrow and Pillow are imported on first use.
+plain columns. `--data` names a file or a folder, `BLIP3O_EVAL_DATA` a folder that holds, for the task
+`mme`, `mme.parquet` or a folder `mme` with the hub repository's files; without them the hub's local
+cache is looked at. Nothing is fetched. pyarrow and Pillow are imported on first use.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class Source:
 def find_files(task: str, source: Source, given: str | Path | None = None) -> list[Path]:
     """The parquet files of a task, in order.
 
-    Args: given: a file or a folder, instead of the usual places.
+    Args: given: a file, its folder, or a folder with the data of several tasks, instead of the usual
+    places.
     Raises: InputError for a place that holds none; MissingRequirementError, with the command that
     gets them, when no place was given.
     """
     if given is not None:
-        return _files_at(Path(given).expanduser(), source)
+        place = Path(given).expanduser()
+        return _files_at(_own_place(place, task, source) or place, source)
     root = os.environ.get(DATA_VARIABLE)
     if root:
-        folder = Path(root).expanduser()
-        for name in (task, *source.aliases):
-            for place in (folder / f"{name}.parquet", folder / name):
-                if place.exists():
-                    return _files_at(place, source)
+        own = _own_place(Path(root).expanduser(), task, source)
+        if own is not None:
+            return _files_at(own, source)
     else:
         cached = _hub_cache(source.hub_id)
         if cached is not None and (files := _of_split(cached, source)):
@@ -65,8 +65,18 @@ def find_files(task: str, source: Source, given: str | Path | None = None) -> li
     raise MissingRequirementError(
         f"task {task!r} needs the {source.split} split of {source.hub_id}: "
         f"`hf download {source.hub_id} --repo-type dataset --local-dir {target}`"
-        + ("" if root else f", then set {DATA_VARIABLE}=DATA")
+        + ("" if root else f", then give --data {target} or set {DATA_VARIABLE}=DATA")
     )
+
+
+def _own_place(folder: Path, task: str, source: Source) -> Path | None:
+    """What a folder with the data of several tasks holds for this one."""
+    places = (
+        place
+        for name in (task, *source.aliases)
+        for place in (folder / f"{name}.parquet", folder / name)
+    )
+    return next((place for place in places if place.exists()), None)
 
 
 def _files_at(place: Path, source: Source) -> list[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evals.api import MetricValue, ScoreRow, Terms
+from evals.api import Metric, MetricValue, ScoreRow, Terms
 
 if TYPE_CHECKING:
     from evals.stats import Estimate
@@ -99,3 +99,12 @@ def to_value(
         clusters=estimate.n_clusters,
         method=estimate.method,
     )
+
+
+def accuracy_by_group(groups: Sequence[str]) -> list[Metric]:
+    """The mean over all, over each group, and the share of answers that could not be read."""
+    return [
+        Mean("accuracy"),
+        *(Mean(group, in_group(group)) for group in groups),
+        unparsed_share(),
+    ]

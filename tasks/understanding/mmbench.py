@@ -13,6 +13,7 @@ Worth: official figures use a language model for answers the rules cannot read, 
 lower for models that talk. An answer that any option's text is part of counts for that option.
 
 Version 1: the rules above. Intervals resample questions.
+Version 2: answers end after 1,024 tokens or at "ASSISTANT:", as in lmms-eval.
 """
 
 from __future__ import annotations
@@ -74,6 +75,9 @@ class MmBench(QuestionTask[Question]):
     """The task; see the module's card. The group is the ability."""
 
     name = "mmbench"
+    version = "2"
+    max_new_tokens = 1024
+    stop = ("ASSISTANT:",)
     groups = ()
     source = Source(
         "lmms-lab-encoder/MMBench",
@@ -107,6 +111,9 @@ class MmBench(QuestionTask[Question]):
             answer=optional_text(record, "answer"),
             category=record["category"].text(),
         )
+
+    def unit(self, doc: Question) -> str:
+        return str(doc.main_index)  # a question counts when it is right in every order of its options
 
     def prompt(self, doc: Question) -> str:
         shown = [f"{c}. {t}" for c, t in doc.options.items() if t not in ("", _ABSENT)]

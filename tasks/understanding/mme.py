@@ -15,6 +15,7 @@ Worth: always saying yes, or always no, earns 50 of 200 points in every category
 range a few pictures decide.
 
 Version 1: the rules above.
+Version 2: answers end after 16 tokens or at a blank line, as in lmms-eval.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ class Mme(QuestionTask[Question]):
     """The task; see the module's card. The group is the category."""
 
     name = "mme"
+    version = "2"
+    max_new_tokens = 16
+    stop = ("\n\n",)
     groups = (*PERCEPTION, *COGNITION)
     source = Source("lmms-lab-encoder/MME", "test")
     card = {
@@ -100,6 +104,9 @@ class Mme(QuestionTask[Question]):
         return Question(
             record["question_id"].text(), record["question"].text(), gold, record["category"].text()
         )
+
+    def unit(self, doc: Question) -> str:
+        return f"{doc.category}/{doc.question_id}"  # a picture counts with both of its questions
 
     def prompt(self, doc: Question) -> str:
         return doc.question.strip().replace(_REQUEST, "") + _PROMPT_END

@@ -15,6 +15,7 @@ multiple choice part. Some questions can be answered without the picture.
 
 Version 1: the rules above. Pictures are given in the order of their names; their marks (`<image 1>`)
 stay in the text.
+Version 2: answers end after 128 tokens or at a blank line, as in lmms-eval.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class Mmmu(QuestionTask[Question]):
     """The task; see the module's card. The group is the subject."""
 
     name = "mmmu"
+    version = "2"
+    max_new_tokens = 128
+    stop = ("\n\n",)
     groups = SUBJECTS
     source = Source("lmms-lab-encoder/MMMU", "validation", aliases=("mmmu_val",))
     card = {

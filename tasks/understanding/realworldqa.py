@@ -11,6 +11,7 @@ Worth: with 765 questions the 95 % interval is about 3.5 points either way. Lett
 capitals only, and "A" at the start of a sentence is a letter to the rule.
 
 Version 1: the rules above.
+Version 2: answers end after 16 tokens or at a blank line, as in lmms-eval.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from evals.recorded import Field
 from tasks.choices import extract_letter
 from tasks.understanding.base import QuestionTask
 from tasks.understanding.data import Source
-from tasks.understanding.metrics import Mean, in_group, unparsed_share
+from tasks.understanding.metrics import accuracy_by_group
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -42,6 +43,9 @@ class RealWorldQa(QuestionTask[Question]):
     """The task; see the module's card. The group is the kind of question."""
 
     name = "realworldqa"
+    version = "2"
+    max_new_tokens = 16
+    stop = ("\n\n",)
     groups = ("choice", "open")
     source = Source("lmms-lab-encoder/RealWorldQA", "test")
     card = {
@@ -68,11 +72,7 @@ class RealWorldQa(QuestionTask[Question]):
         return Score(value, answer=said, details={"unparsed": not said})
 
     def metrics(self) -> Sequence[Metric]:
-        return [
-            Mean("accuracy"),
-            *(Mean(group, in_group(group)) for group in self.groups),
-            unparsed_share(),
-        ]
+        return accuracy_by_group(self.groups)
 
     def lmms_eval(self) -> LmmsEval:
         return LmmsEval()

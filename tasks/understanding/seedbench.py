@@ -13,6 +13,7 @@ is wrong, and counted as unparsed here; a high share of those says that the figu
 the answers.
 
 Version 1: the rules above.
+Version 2: answers end at "ASSISTANT:", as in lmms-eval.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from evals.recorded import Field
 from tasks.choices import lettered
 from tasks.understanding.base import QuestionTask, identifier
 from tasks.understanding.data import Source
-from tasks.understanding.metrics import Mean, in_group, unparsed_share
+from tasks.understanding.metrics import accuracy_by_group
 
 PROMPT_END = "\nAnswer with the option's letter from the given choices directly."
 LETTERS = "abcd"
@@ -46,6 +47,8 @@ class SeedBench(QuestionTask[Question]):
     """The task; see the module's card. The group is the kind of picture."""
 
     name = "seedbench"
+    version = "2"
+    stop = ("ASSISTANT:",)
     groups = ("image", "video")
     source = Source("lmms-lab-encoder/SEED-Bench", "test")
     card = {
@@ -87,11 +90,7 @@ class SeedBench(QuestionTask[Question]):
         )
 
     def metrics(self) -> Sequence[Metric]:
-        return [
-            Mean("accuracy"),
-            *(Mean(group, in_group(group)) for group in self.groups),
-            unparsed_share(),
-        ]
+        return accuracy_by_group(self.groups)
 
     def lmms_eval(self) -> LmmsEval:
         return LmmsEval()

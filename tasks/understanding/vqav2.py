@@ -9,45 +9,29 @@ Worth: exact words decide; a right answer in other words scores nothing. "none" 
 scorer. Questions alone, without the picture, are answered surprisingly well.
 
 Version 1: the rules above. Intervals resample pictures.
+Version 2: answers end after 16 tokens or at a blank line, as in lmms-eval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from evals.api import Metric, Score
+from evals.api import Metric
 from evals.recorded import Field
-from tasks.understanding.base import QuestionTask, identifier, optional_identifier
+from tasks.understanding.annotated import PROMPT_END, AnnotatedTask, Gold, LmmsEval, Question
 from tasks.understanding.data import Source
 from tasks.understanding.metrics import Mean, in_group, unparsed_share
-from tasks.understanding.vqa import normalise_vqav2, soft_accuracy
+from tasks.understanding.vqa import normalise_vqav2
 
 ANSWER_TYPES = ("yes/no", "number", "other")
-PROMPT_END = "\nAnswer the question using a single word or phrase."
 
 
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """One annotator's answer, normalised; equal ones are one and the same to the scorer."""
-
-    answer: str
-    rest: tuple[tuple[str, object], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    question_id: str
-    image_id: str | None
-    question: str
-    answer_type: str
-    golds: tuple[Gold, ...] | None
-
-
-class Vqav2(QuestionTask[Question]):
+class Vqav2(AnnotatedTask):
     """The task; see the module's card. The group is the kind of answer."""
 
     name = "vqav2"
+    version = "2"
+    max_new_tokens = 16
     groups = ANSWER_TYPES
     source = Source("lmms-lab-encoder/VQAv2", "validation", aliases=("vqav2_val",))
     card = {
@@ -61,37 +45,22 @@ class Vqav2(QuestionTask[Question]):
         ),
     }
 
-    def read(self, record: Field) -> Question:
-        answers, answer_type = record.get("answers"), record.get("answer_type")
-        golds = None
-        if answers is not None and answers.value is not None:
-            golds = tuple(_gold(item) for item in answers.items())
-            if not golds:
-                answers.fail("must hold the annotators' answers, got []")
-        return Question(
-            identifier(record["question_id"]),
-            optional_identifier(record, "image_id"),
-            record["question"].text(),
-            "" if answer_type is None else answer_type.text(),
-            golds,
-        )
+    normalise = staticmethod(normalise_vqav2)
+
+    def gold(self, item: Field, number: int) -> Gold:
+        # The whole entry is the mark: equal entries leave together when one of them is left out.
+        rest = tuple(sorted((k, v) for k, v in item.object().items() if k != "answer"))
+        return Gold(normalise_vqav2(item["answer"].text()), rest)
+
+    def answer_type(self, record: Field) -> str:
+        kind = record.get("answer_type")
+        return "" if kind is None else kind.text()
 
     def prompt(self, doc: Question) -> str:
         return doc.question + PROMPT_END
 
     def identity(self, doc: Question, number: int) -> tuple[str, str]:
         return doc.question_id, doc.answer_type or "other"
-
-    def judge(self, doc: Question, answer: str) -> Score:
-        """Details: `image`, `unparsed` (nothing is left of the answer)."""
-        if doc.golds is None:
-            return Score.unscored("the question has no answers to compare with")
-        said = normalise_vqav2(answer)
-        return Score(
-            value=_accuracy(said, doc.golds),
-            answer=said,
-            details={"image": doc.image_id or doc.question_id, "unparsed": not said},
-        )
 
     def metrics(self) -> Sequence[Metric]:
         return [
@@ -101,29 +70,4 @@ class Vqav2(QuestionTask[Question]):
         ]
 
     def lmms_eval(self) -> LmmsEval:
-        return LmmsEval()
-
-
-def _gold(field: Field) -> Gold:
-    members = field.object()
-    answer = normalise_vqav2(field["answer"].text())
-    return Gold(answer, tuple(sorted((k, v) for k, v in members.items() if k != "answer")))
-
-
-def _accuracy(said: str, golds: Sequence[Gold]) -> float:
-    return soft_accuracy(said, golds, lambda gold: gold.answer)
-
-
-class LmmsEval:
-    """The scores of lmms-eval 0.7.3; a question without answers scores 0 there."""
-
-    def __init__(self) -> None:
-        self._values: list[float] = []
-
-    def result(self, doc: Question, answer: str) -> Mapping[str, object]:
-        said = answer if doc.golds is None else normalise_vqav2(answer)
-        self._values.append(0.0 if doc.golds is None else _accuracy(said, doc.golds))
-        return {"exact_match": self._values[-1], "normalised_response": said}
-
-    def metrics(self) -> Mapping[str, float | None]:
-        return {"exact_match": sum(self._values) / len(self._values)} if self._values else {}
+        return LmmsEval(normalise_vqav2, as_given=True)

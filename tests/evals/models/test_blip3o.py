@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import evals
-from evals.api import AnswerRequest, GenerationRequest, ModelOptions
+from evals.api import AnswerRequest, GenerationRequest, ModelOptions, cut_at
 from evals.errors import ConfigMismatchError, ModelError, UsageError
 from evals.models.blip3o import Blip3oAdapter, create_blip3o, create_tiny
 from evals.results import comparable
@@ -168,3 +168,23 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         pytest.skip("there is a CUDA device")
     with pytest.raises(UsageError, match="no CUDA device is available.*--device cpu"):
         create_tiny("", ModelOptions(device="cuda")).load()
+
+
+def test_answers_end_before_the_first_stop_string() -> None:
+    assert cut_at("yes\n\nbecause", ("\n\n",)) == "yes"
+    assert cut_at("a END b STOP", ("STOP", "", "END")) == "a "
+    assert cut_at("all of it", ()) == "all of it"
+
+
+def test_the_adapter_ends_answers_at_the_stop_strings_of_each_request() -> None:
+    model = create_tiny("", ModelOptions())
+
+    class Talker:
+        def ask_batch(self, images: object, questions: list[str], max_new_tokens: int) -> list[str]:
+            assert max_new_tokens == 16
+            return ["B. ASSISTANT: and more\n\nto say" for _ in questions]
+
+    model._pipeline = Talker()
+    ends = [("ASSISTANT:",), ("\n\n",), ()]
+    asked = [AnswerRequest(str(i), "?", 1, (), 16, stop) for i, stop in enumerate(ends)]
+    assert model.answer(asked) == ["B.", "B. ASSISTANT: and more", "B. ASSISTANT: and more\n\nto say"]

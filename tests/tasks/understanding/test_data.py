@@ -15,7 +15,7 @@ from PIL import Image
 import evals
 from evals import discovery, registry
 from evals.api import ModelOptions, Sample, Task
-from evals.errors import InputError, MissingRequirementError
+from evals.errors import InputError, MissingRequirementError, UsageError
 from evals.models.dummy import DummyModel
 from evals.models.dummy import create as create_dummy
 from tasks.understanding.data import DATA_VARIABLE, Pictures
@@ -102,7 +102,7 @@ def test_missing_data_is_named_with_the_command_that_gets_it(
     assert f"`hf download {source.hub_id} --repo-type dataset --local-dir DATA/{task}`" in str(
         caught.value
     )
-    assert str(caught.value).endswith("then set BLIP3O_EVAL_DATA=DATA")
+    assert str(caught.value).endswith(f"give --data DATA/{task} or set BLIP3O_EVAL_DATA=DATA")
     assert "\n" not in str(caught.value)
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     with pytest.raises(MissingRequirementError, match=f"--local-dir {tmp_path}/{task}`$"):
@@ -256,3 +256,53 @@ def test_a_model_that_fails_is_no_answer(tmp_path: Path) -> None:
     failed = run.results["counts"]["failed"]
     assert 0 < failed < 40
     assert run.results["metrics"]["unparsed"]["n"] == 40 - failed
+
+
+@pytest.mark.parametrize("place", ["", "mme", "mme.parquet"])
+def test_data_is_a_file_its_folder_or_a_folder_of_several_tasks(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, "/no/such/folder")  # --data wins
+    if place == "mme":
+        write(tmp_path / "mme" / "data" / "test-00000.parquet", mme_rows())
+    else:
+        write(tmp_path / "mme.parquet", mme_rows())
+    run = evals.evaluate(
+        "mme", "dummy", data=str(tmp_path / place), output=tmp_path / "run", quiet=True,
+        report=False, tracking__enabled=False,
+    )  # fmt: skip
+    assert run.results is not None and run.results["counts"]["outputs"] == 4
+
+
+def test_a_task_that_brings_its_data_takes_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="task 'geneval' brings its own data"):
+        evals.evaluate("geneval", "dummy", data=str(tmp_path))
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 2), (2, 2), (3, 4), (5, 6), (99, 12)])
+def test_limit_keeps_both_questions_about_a_picture_together(
+    tmp_path: Path, limit: int, rows: int
+) -> None:
+    """lmms-eval stops after everything was generated when a limit cuts a pair of MME."""
+    run = evals.evaluate(
+        Mme(write(tmp_path / "mme.parquet", mme_rows(12))), "dummy", limit=limit,
+        output=tmp_path / "run", quiet=True, report=False, tracking__enabled=False,
+    )  # fmt: skip
+    pairs = [row["details"]["pair"] for row in run.data.scores()]
+    assert len(pairs) == rows and {pairs.count(pair) for pair in pairs} == {2}
+    assert run.results is not None and run.results["partial"] is (rows < 12)
+
+
+def test_where_answers_end_reaches_the_model(tmp_path: Path) -> None:
+    seen = []
+
+    class Listener(DummyModel):
+        def answer(self, requests: Any) -> Any:
+            seen.extend((r.max_new_tokens, r.stop) for r in requests)
+            return super().answer(requests)
+
+    evals.evaluate(
+        Mme(write(tmp_path / "mme.parquet", mme_rows())), Listener(), output=tmp_path / "run",
+        quiet=True, report=False, tracking__enabled=False,
+    )  # fmt: skip
+    assert seen == [(16, ("\n\n",))] * 4
