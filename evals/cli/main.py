@@ -15,6 +15,7 @@ COMMANDS = {
     "run": ("evals.cli.run", "Run tasks on a model: generate, judge, score, report."),
     "score": ("evals.cli.score", "Score what others made: pictures, detections, answers."),
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
+    "judge": ("evals.cli.judge", "How far a judge can be trusted: judge agree."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
     "merge": ("evals.cli.merge", "Merge the shards of a run by hand, score and report it."),
     "track": ("evals.cli.track", "Log runs to MLflow whose logging failed: track sync."),
