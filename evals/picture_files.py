@@ -6,7 +6,9 @@ Everything else would need a decision that changes pixels (a background, a depth
 
 from __future__ import annotations
 
+import io
 import stat
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,39 +37,33 @@ def read_picture(path: Path, name: str) -> Image.Image | EncodedPicture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     data = _bytes(path, name)
-    wanted = FORMATS[path.suffix.lower()]
     try:
-        with Image.open(_stream(data), formats=sorted(set(FORMATS.values()))) as image:
+        with _open(data) as image:
             _check_kind(image, name)
             image.load()
             turned = ImageOps.exif_transpose(image)
-            is_plain = image.mode == "RGB" and image.format == "PNG" == wanted
-            if is_plain and turned.size == image.size and not _orientation(image):
+            if image.mode == "RGB" and image.format == "PNG" and not _is_turned(image):
                 return EncodedPicture(data)
             return turned.convert("RGB")
+    except PictureError:
+        raise
     except UnidentifiedImageError:
         raise PictureError(f"{name}: is no picture of kind {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise PictureError(f"{name}: has more than {MAX_PIXELS:,} pixels") from None
-    except PictureError:
-        raise
     except MemoryError:
         raise PictureError(f"{name}: does not fit into memory") from None
-    except (
-        Exception
-    ) as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and others
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError and others
         reason = " ".join(str(error).split())[:120]
         raise PictureError(f"{name}: damaged or cut short ({reason})") from None
 
 
 def picture_size(path: Path, name: str) -> tuple[int, int]:
     """Width and height from the header alone. Raises PictureError."""
-    from PIL import Image
-
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise PictureError(f"{name}: is no ordinary file")
-        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+        with _open(path) as image:
             return image.size
     except PictureError:
         raise
@@ -76,10 +72,14 @@ def picture_size(path: Path, name: str) -> tuple[int, int]:
         raise PictureError(f"{name}: cannot be read ({reason})") from None
 
 
-def _stream(data: bytes) -> Any:
-    import io
+def _open(source: Any) -> Image.Image:
+    """Only the formats above: others start other programs. Sizes are checked here, without a warning."""
+    from PIL import Image
 
-    return io.BytesIO(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        return Image.open(file, formats=sorted(set(FORMATS.values())))
 
 
 def _bytes(path: Path, name: str) -> bytes:
@@ -118,6 +118,6 @@ def _check_kind(image: Image.Image, name: str) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> bool:
+def _is_turned(image: Image.Image) -> bool:
     """Whether the EXIF data turn or mirror the picture."""
     return image.getexif().get(0x0112, 1) != 1

@@ -1,4 +1,4 @@
-"""`blip3o-eval score`: score what others recorded, without running a model or a judge."""
+"""`blip3o-eval score`: score what others made, be it recorded answers or a folder of pictures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,26 @@ from typing import Any
 
 import click
 
+from evals.cli.settings import NumberOrAuto, Share
 from evals.errors import UsageError
 
 _SHORT_LIST = 4
 _MAX_CELL_CHARACTERS = 72
+# What belongs to --images alone: parameter -> key of RunConfig.
+_KEYS = {
+    "judge": "judge.name",
+    "judge_batch_size": "judge.batch_size",
+    "limit": "limit",
+    "num_images": "num_images",
+    "device": "model.device",
+    "max_errors": "max_errors",
+    "experiment": "tracking.experiment",
+    "tracking_uri": "tracking.tracking_uri",
+}
+_FLAGS = ("output", "rewritten_prompts", "fresh", "retry_errors", "no_track")
 
 
+# fmt: off
 @click.command("score")
 @click.option("--task", "task_name", required=True, metavar="T", help="The task whose rules apply.")
 @click.option("--detections", metavar="FILE", help="Recorded detections, one picture a line.")
@@ -22,21 +36,49 @@ _MAX_CELL_CHARACTERS = 72
     "--crops", metavar="FILE", help="Pictures, masks and boxes: what the colour judge sees."
 )
 @click.option("--answers", metavar="FILE", help="Recorded answers of a model or a judge.")
-@click.option("--images", metavar="DIR", help="Pictures already made; needs a judge.")
+@click.option("--images", metavar="DIR", help="Pictures already made, in GenEval's layout (00000/samples/0000.png) or DPG-Bench's (<item id>.png, a 2 x 2 grid); needs --judge. Nothing is written into DIR.")
 @click.option(
     "--compat",
     metavar="NAME",
     help="Score by the rules of another harness, such as lmms-eval (default: the task's own).",
 )
+@click.option("--judge", metavar="NAME", help="With --images: who judges, such as stickers. There is no default: nobody knows what kind of pictures DIR holds.")
+@click.option("--output", type=click.Path(), metavar="DIR", help="With --images: run folder.  [default: runs/<task>-images-DIR-<configuration>]")
+@click.option("--limit", type=int, metavar="N", help="With --images: only N prompts, spread evenly over the groups, the same ones as in a run; marked partial.  [default: all]")
+@click.option("--num-images", type=int, metavar="N", help="With --images: pictures per prompt.  [default: the task's own, GenEval 4]")
+@click.option("--rewritten-prompts", is_flag=True, help="With --images: take metadata whose prompt was rewritten while what is asked for is the official; marked as a deviation.")
+@click.option("--judge-batch-size", type=NumberOrAuto(), metavar="N|auto", help="With --images: pictures per call of the judge.  [default: auto]")
+@click.option("--device", metavar="D", help="With --images: auto, cpu, cuda, cuda:N or mps, for the judge.  [default: auto]")
+@click.option("--max-errors", type=Share(), metavar="SHARE", help="With --images: share of pictures that may be missing or fail before the exit code is 1.  [default: 1%]")
+@click.option("--fresh", is_flag=True, help="With --images: remove what is in the run folder and start over.")
+@click.option("--retry-errors", is_flag=True, help="With --images: try pictures and verdicts that ended in an error again.")
+@click.option("--experiment", metavar="E", help="With --images: MLflow experiment.  [default: blip3o-eval]")
+@click.option("--tracking-uri", metavar="U", help="With --images: MLflow tracking URI.  [default: MLFLOW_TRACKING_URI or runs/mlflow.db]")
+@click.option("--no-track", is_flag=True, help="With --images: do not log to MLflow.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line (default: a table).")
-def command(task_name: str, compat: str | None, as_json: bool, **inputs: str | None) -> None:
-    """Score recorded inputs by a task's official rules.
+@click.pass_context
+# fmt: on
+def command(ctx: click.Context, task_name: str, compat: str | None, as_json: bool, **options: Any) -> None:
+    """Score what others made by a task's official rules. Give one input.
 
-    Give one input. Exit status 0 once every line was read, whatever the verdicts.
+    Recordings (--detections, --results, --crops, --answers) need no judge, and their exit status is 0 once
+    every line was read, whatever the verdicts.
+
+    A folder of pictures (--images) is judged and becomes a normal run folder, whose model is images:DIR.
+    The same command resumes. Pictures that are missing or cannot be read are counted and named, and then
+    no overall is given.
     """
     task = _task(task_name)
-    kind, path = _one_input(task_name, task, {k: v for k, v in inputs.items() if v is not None})
-
+    kinds = ("detections", "results", "crops", "answers", "images")
+    inputs = {k: options[k] for k in kinds if options[k] is not None}
+    kind, path = _one_input(task_name, task, inputs)
+    if kind == "images":
+        if compat is not None:
+            raise UsageError("--compat is for recorded answers, not for --images: leave it out")
+        _score_images(ctx, task_name, task, path, as_json)
+        return
+    _refuse_run_options(ctx, kind)
     extra = {} if compat is None else {"compat": _compat(task_name, task, compat)}
 
     from evals.recorded import read_lines
@@ -44,6 +86,68 @@ def command(task_name: str, compat: str | None, as_json: bool, **inputs: str | N
     rows = task.score_recorded(kind, read_lines(path), **extra)
     for line in _json_lines(rows) if as_json else _table(rows):
         click.echo(line)
+    for note in getattr(task, "notes_on_recorded", lambda *_: [])(kind, rows):
+        click.echo(f"note: {note}", err=True)
+
+
+def _score_images(ctx: click.Context, name: str, task: Any, folder: str, as_json: bool) -> None:
+    """Judge a folder of pictures; a run folder comes out."""
+    from pathlib import Path
+
+    from evals import registry
+    from evals.cli.run import set_up_logging, show, wait_politely
+    from evals.config import resolve, set_key
+    from evals.errors import EvalError
+    from evals.runner import RunOptions, prepare
+
+    options = ctx.params
+    judges = ", ".join(registry.judges.names())
+    if not options["judge"]:
+        raise UsageError(
+            f"score --images needs --judge: nobody knows what kind of pictures {folder} holds; known are: {judges}"
+        )
+    if options["judge"] == "auto":
+        raise UsageError(
+            f"--judge auto has no answer for {folder}: nobody knows what kind of pictures it holds; choose one "
+            f"with --judge, known are: {judges}"
+        )
+    wait_politely()
+    set_up_logging(False, options["quiet"])
+    layer: dict[str, Any] = {}
+    set_key(layer, "task", name)
+    set_key(layer, "model.name", f"images:{folder}")
+    for option, key in _KEYS.items():
+        if options[option] is not None:
+            set_key(layer, key, options[option])
+    if options["rewritten_prompts"]:
+        set_key(layer, "model.args", {"rewritten_prompts": True})
+    if options["no_track"]:
+        set_key(layer, "tracking.enabled", False)
+    config = resolve([("the command line", layer)])[0]
+    run_options = RunOptions(
+        Path(options["output"]) if options["output"] else None,
+        fresh=options["fresh"],
+        retry_errors=options["retry_errors"],
+        quiet=options["quiet"],
+    )
+    try:
+        run = prepare(name, config.model.name, config.judge.name, config, run_options).run()
+    except KeyboardInterrupt:
+        raise EvalError("interrupted; the same command goes on from here") from None
+    show(run, as_json)
+    if run.problem is not None:
+        raise EvalError(run.problem)
+
+
+def _refuse_run_options(ctx: click.Context, kind: str) -> None:
+    """Options of --images that were typed beside another input are a misunderstanding."""
+    for option in (*_KEYS, *_FLAGS):
+        source = ctx.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(
+                f"--{option.replace('_', '-')} belongs to --images: recorded {kind} are scored without judge and "
+                "run folder"
+            )
 
 
 def _task(name: str) -> Any:
@@ -55,12 +159,13 @@ def _task(name: str) -> Any:
 
 def _one_input(name: str, task: Any, given: Mapping[str, str]) -> tuple[str, str]:
     """The input's kind and path. Raises UsageError unless exactly one is given and the task reads it."""
-    readable: Sequence[str] = getattr(task, "recorded_kinds", ())
+    readable: list[str] = [*getattr(task, "recorded_kinds", ())]
+    readable += ["images"] if task.kind == "generation" else []
     if not readable:
         raise UsageError(
             f"task {name!r} scores no recorded inputs; use blip3o-eval run --task {name}"
         )
-    available = " or ".join(f"--{kind} FILE" for kind in readable)
+    available = " or ".join(f"--{kind} {'DIR' if kind == 'images' else 'FILE'}" for kind in readable)
     if len(given) != 1:
         problem = f"got {' and '.join(f'--{kind}' for kind in given)}" if given else "got none"
         raise UsageError(f"score --task {name} needs one input ({available}), {problem}")

@@ -169,6 +169,13 @@ class GenEval:
             *by_pixels,
         ]
 
+    def notes_on_recorded(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the scored rows has to know."""
+        if kind != "results" or rows[0]["overall"] is not None:
+            return []
+        missing = [tag for tag in TAGS if tag not in rows[0]["tags"]]
+        return [f"overall is not given: no rows of {', '.join(missing)}"]
+
     def score_recorded(self, kind: str, lines: Sequence[Field]) -> Sequence[Mapping[str, Any]]:
         """Score recordings; `geneval_records` says what each kind holds."""
         from tasks.generation import geneval_records

@@ -211,8 +211,8 @@ def summarise(rows: Sequence[ResultRow]) -> dict[str, Any]:
     """The figures of upstream's summary, unrounded.
 
     Pictures belong to one prompt when their `metadata` strings are equal; a prompt is correct when
-    any of its pictures is. `tags` are means over pictures, 0 to 1; `overall` is the plain mean of the
-    tags that are present, so it is comparable with published figures only when all six are.
+    any of its pictures is. `tags` are means over pictures, 0 to 1; `overall` is their plain mean, and
+    None when one of the six official tags is missing: the mean of fewer is another quantity.
     Raises: SpecError for no rows.
     """
     if not rows:
@@ -230,7 +230,7 @@ def summarise(rows: Sequence[ResultRow]) -> dict[str, Any]:
         "correct_prompts_percent": 100 * sum(prompts.values()) / len(prompts),
         "tags": tags,
         "tag_order": list(tags),
-        "overall": sum(tags.values()) / len(tags),
+        "overall": sum(tags.values()) / len(tags) if tags.keys() >= set(TAGS) else None,
     }
 
 

@@ -105,8 +105,21 @@ def test_upstream_results_are_summarised(tmp_path: Path) -> None:
         "correct_prompts_percent": 50.0,
         "tags": {"counting": 0.5, "colors": 0.0},
         "tag_order": ["counting", "colors"],
-        "overall": 0.25,
+        "overall": None,
     }
+    assert result.stderr == (
+        "note: overall is not given: no rows of single_object, two_object, position, color_attr\n"
+    )
+
+
+def test_upstream_results_of_all_six_tags_have_an_overall_whatever_the_number_of_rows(
+    tmp_path: Path,
+) -> None:
+    tags = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+    rows = [{"metadata": t, "tag": t, "correct": t == "colors"} for t in tags]
+    result = run("--task", "geneval", "--results", write(tmp_path / "r.jsonl", *rows), "--json")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert json.loads(result.stdout)["overall"] == pytest.approx(1 / 6)
 
 
 def test_without_json_a_table_is_printed_and_terminals_are_safe(tmp_path: Path) -> None:
@@ -252,13 +265,22 @@ def test_results_with_a_verdict_that_is_not_a_truth_value_are_refused(tmp_path: 
 
 
 def test_one_input_that_the_task_reads_is_needed(tmp_path: Path) -> None:
-    needs = "needs one input (--detections FILE or --results FILE or --crops FILE)"
+    needs = "needs one input (--detections FILE or --results FILE or --crops FILE or --images DIR)"
     assert complaint("--task", "geneval") == f"score --task geneval {needs}, got none"
     message = complaint("--task", "geneval", "--detections", "a", "--crops", "b")
     assert message == f"score --task geneval {needs}, got --detections and --crops"
-    for option in ("--images", "--answers"):
-        message = complaint("--task", "geneval", option, tmp_path)
-        assert f"cannot be scored from {option} here; it reads --detections FILE or" in message
+    message = complaint("--task", "geneval", "--answers", tmp_path)
+    assert "cannot be scored from --answers here; it reads --detections FILE or" in message
+    message = complaint("--task", "mme", "--images", tmp_path)
+    assert message == "task 'mme' cannot be scored from --images here; it reads --answers FILE"
+
+
+def test_options_of_a_folder_beside_recorded_inputs_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", GOOD)
+    for option in ("--judge=stickers", "--limit=3", "--fresh", "--output=x"):
+        message = complaint("--task", "geneval", "--detections", path, option)
+        name = option.partition("=")[0]
+        assert message.startswith(f"{name} belongs to --images: recorded detections are scored")
 
 
 def test_an_unknown_task_is_refused_with_a_suggestion() -> None:

@@ -207,7 +207,11 @@ def test_summary_averages_tags_plainly_and_prompts_by_any_picture() -> None:
         "correct_prompts_percent": pytest.approx(200 / 3),
         "tags": {"position": 0.25, "colors": 1.0},
         "tag_order": ["position", "colors"],
-        "overall": 0.625,
+        "overall": None,  # the mean of two tags is another quantity
     }
+    others = [row(tag, tag, False) for tag in rules.TAGS if tag not in ("position", "colors")]
+    assert rules.summarise(rows + others)["overall"] == pytest.approx(1.25 / 6)
+    # A tag that GenEval does not have enters the mean, as upstream.
+    assert rules.summarise([*rows, *others, row("x", "mine", True)])["overall"] == 2.25 / 7
     with pytest.raises(rules.SpecError, match="no results"):
         rules.summarise([])
