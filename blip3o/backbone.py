@@ -5,6 +5,7 @@ Dimension letters: B batch, L tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from blip3o.errors import ConfigError, DataError
+from blip3o.vision.window_attention import batch_equal_windows
 
 ATTENTION_NAME = "blip3o"
 
@@ -103,6 +105,35 @@ def _training_attention(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
+def place_pictures(
+    embeddings: Tensor,
+    places: Tensor,
+    pixel_values: Tensor,
+    image_grid_thw: Tensor | None,
+    see: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Embeddings (B, L, D) with the tokens of pictures, in order, where ``places`` (B, L) is true.
+
+    Raises: DataError if patches and grids, or places and picture tokens, differ in number.
+    """
+    if image_grid_thw is None:
+        raise DataError(
+            "pixel_values need image_grid_thw, one row (time, height, width) per picture"
+        )
+    if int(image_grid_thw.prod(dim=-1).sum()) != len(pixel_values):
+        raise DataError(
+            f"image_grid_thw describes {int(image_grid_thw.prod(dim=-1).sum())} patches, "
+            f"pixel_values has {len(pixel_values)}"
+        )
+    features = see(pixel_values, image_grid_thw).to(embeddings.dtype)
+    if int(places.sum()) != len(features):
+        raise DataError(
+            f"the prompts hold {int(places.sum())} image placeholder tokens, the pictures give "
+            f"{len(features)}; a picture needs one placeholder per merged patch"
+        )
+    return embeddings.masked_scatter(places[..., None], features)
+
+
 AttentionInterface.register(ATTENTION_NAME, _training_attention)
 AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
@@ -119,6 +150,7 @@ class QwenBackbone(nn.Module):
         self.vlm = Qwen2_5_VLForConditionalGeneration._from_config(
             config, attn_implementation=attn_implementation
         )
+        batch_equal_windows(self.vlm.model.visual)
         self.hidden_size: int = config.text_config.hidden_size
         self.image_token_id: int = config.image_token_id
         # transformers gathers these from the direct children of a model; hand on those of the inner one.
@@ -147,26 +179,15 @@ class QwenBackbone(nn.Module):
         embeddings = self.vlm.get_input_embeddings()(input_ids)
         if pixel_values is None:
             return embeddings
-        if image_grid_thw is None:
-            raise DataError(
-                "pixel_values need image_grid_thw, one row (time, height, width) per picture"
-            )
-        if int(image_grid_thw.prod(dim=-1).sum()) != len(pixel_values):
-            raise DataError(
-                f"image_grid_thw describes {int(image_grid_thw.prod(dim=-1).sum())} patches, "
-                f"pixel_values has {len(pixel_values)}"
-            )
-        features = self.vlm.model.visual(
-            pixel_values.to(self.vlm.model.visual.dtype), grid_thw=image_grid_thw
+        return place_pictures(
+            embeddings, input_ids == self.image_token_id, pixel_values, image_grid_thw, self._see
         )
-        features = getattr(features, "pooler_output", features).to(embeddings.dtype)
-        places = input_ids == self.image_token_id
-        if int(places.sum()) != len(features):
-            raise DataError(
-                f"the prompts hold {int(places.sum())} image placeholder tokens, the pictures give "
-                f"{len(features)}; a picture needs one placeholder per merged patch"
-            )
-        return embeddings.masked_scatter(places[..., None], features)
+
+    def _see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
+        """Patch rows and grids -> picture tokens of all pictures, merged patches in order."""
+        visual = self.vlm.model.visual
+        features = visual(pixel_values.to(visual.dtype), grid_thw=image_grid_thw)
+        return getattr(features, "pooler_output", features)
 
     def forward(
         self,
@@ -251,10 +272,34 @@ class QwenBackbone(nn.Module):
         return (input_ids == self.image_token_id).int()
 
 
-def build_backbone(values: dict[str, Any]) -> QwenBackbone:
-    """The backbone named by ``model_type`` in a configuration dict. Raises: ConfigError."""
+# Language model and SigLIP tower in one configuration: text_config, vision_config, image_token_id.
+TEXT_VISION = "text_vision"
+
+
+def build_backbone(values: dict[str, Any]) -> Any:
+    """The backbone named by ``model_type`` in a configuration dict.
+
+    ``qwen2_5_vl``; a language model by its own type (``llama``, ``qwen3``, ...), which sees no pictures; or
+    ``text_vision``, such a model (text_config) with a SigLIP tower (vision_config). Raises: ConfigError.
+    """
+    from blip3o.text_backbone import TEXT_MODELS, TextBackbone
+
     values = dict(values)
     kind = values.pop("model_type", None)
-    if kind != "qwen2_5_vl":
-        raise ConfigError(f"backbone model_type {kind!r} is not supported; use qwen2_5_vl")
-    return QwenBackbone(Qwen2_5_VLConfig(**values))
+    if kind == "qwen2_5_vl":
+        return QwenBackbone(Qwen2_5_VLConfig(**values))
+    if kind in TEXT_MODELS:
+        return TextBackbone({**values, "model_type": kind})
+    if kind == TEXT_VISION:
+        known = {"text_config", "vision_config", "image_token_id"}
+        lacking, unknown = sorted(known - set(values)), sorted(set(values) - known)
+        if lacking or unknown:
+            raise ConfigError(
+                f"a {TEXT_VISION} backbone needs {', '.join(sorted(known))}; "
+                + (f"{lacking[0]} is missing" if lacking else f"{unknown[0]} is unknown")
+            )
+        return TextBackbone(
+            values["text_config"], values["vision_config"], values["image_token_id"]
+        )
+    known_kinds = ", ".join(("qwen2_5_vl", *TEXT_MODELS, TEXT_VISION))
+    raise ConfigError(f"backbone model_type {kind!r} is not supported; use one of {known_kinds}")

@@ -7,7 +7,7 @@ wrong width is said at once and not after sixteen gigabytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -141,13 +141,16 @@ def check_fit(
             raise WeightsError(f"the weights in {source} {kind} {name}{more}{shapes}")
 
 
-def iter_tensors(folder: Path) -> Iterator[tuple[str, Any]]:
+def iter_tensors(
+    folder: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[tuple[str, Any]]:
     """Names and tensors of a folder, one shard open at a time; a tensor lives as long as its user keeps it."""
     from safetensors import safe_open
 
     by_file: dict[Path, list[str]] = {}
     for name, header in folder_headers(folder).items():
-        by_file.setdefault(header.file, []).append(name)
+        if wanted(name):
+            by_file.setdefault(header.file, []).append(name)
     for path, names in by_file.items():
         with safe_open(path, framework="pt") as file:
             for name in names:

@@ -16,8 +16,11 @@ from transformers import PretrainedConfig
 from blip3o.dit import DiTConfig
 from blip3o.errors import ConfigError
 from blip3o.flow.timesteps import SigmaDistribution
+from blip3o.heads.kinds import USE_DIT_CONFIG, check_combination
 
 Compat = Literal["default", "released"]
+Target = Literal["clip", "vae"]
+Objective = Literal["flow", "mse"]
 Part = TypeVar("Part")
 
 
@@ -92,12 +95,16 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 class Blip3oConfig(PretrainedConfig):
-    """Backbone, queries, diffusion transformer and flow of one model.
+    """Backbone, queries, generation head and flow of one model.
 
     Args:
-        backbone_config: a transformers configuration as a dict, with its ``model_type`` (``qwen2_5_vl``).
+        backbone_config: a transformers configuration as a dict, with its ``model_type`` (see blip3o.backbones).
         num_queries: query tokens that follow the prompt.
         dit_config, flow_config, token_config: dicts or instances of DiTConfig, FlowConfig, TokenConfig.
+        target, objective: what is generated and how it is learned: ``clip`` + ``flow`` (the released models),
+            ``clip`` + ``mse``, ``vae`` + ``flow``.
+        head: network of the generation side: ``dit``; ``linear`` for ``mse``; or another of blip3o.heads.kinds, whose
+            sizes are in head_config.
         compat: ``default``, or ``released`` to repeat what the released inference code does
             (whole-number timesteps).
 
@@ -114,8 +121,13 @@ class Blip3oConfig(PretrainedConfig):
         flow_config: FlowConfig | dict[str, Any] | None = None,
         token_config: TokenConfig | dict[str, Any] | None = None,
         compat: Compat = "default",
+        target: Target = "clip",
+        objective: Objective = "flow",
+        head: str = "dit",
+        head_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_combination(target, objective, head)
         if compat not in get_args(Compat):
             raise ConfigError(f"compat {compat!r} is unknown; choose default or released")
         if num_queries < 1:
@@ -130,8 +142,13 @@ class Blip3oConfig(PretrainedConfig):
         self.flow_config = asdict(build_part(FlowConfig, flow_config, "flow_config"))
         self.token_config = asdict(build_part(TokenConfig, token_config, "token_config"))
         self.compat = compat
+        self.target, self.objective, self.head = target, objective, head
+        self.head_config = dict(head_config or {})
         hidden = backbone_hidden_size(backbone)
-        if hidden is not None and hidden != self.dit.condition_dim:
+        if head not in USE_DIT_CONFIG:
+            if hidden is None:
+                raise ConfigError(f"head {head!r} needs the hidden_size in backbone_config")
+        elif hidden is not None and hidden != self.dit.condition_dim:
             raise ConfigError(
                 f"dit_config.condition_dim {self.dit.condition_dim} must equal the hidden size {hidden} of the backbone"
             )
@@ -143,6 +160,10 @@ class Blip3oConfig(PretrainedConfig):
             "flow_config",
             "token_config",
             "compat",
+            "target",
+            "objective",
+            "head",
+            "head_config",
         ]
         for key in kwargs:
             if key not in base and not key.startswith("_"):
@@ -154,6 +175,12 @@ class Blip3oConfig(PretrainedConfig):
     @property
     def dit(self) -> DiTConfig:
         return DiTConfig(**self.dit_config)
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the condition that the backbone gives to the head."""
+        hidden = backbone_hidden_size(self.backbone_config)
+        return self.dit.condition_dim if self.head in USE_DIT_CONFIG or hidden is None else hidden
 
     @property
     def flow(self) -> FlowConfig:

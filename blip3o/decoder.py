@@ -5,10 +5,12 @@ Dimension letters: B batch, C feature channels, h and w feature grid, S picture 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,24 +32,74 @@ from blip3o.storage import (
 )
 
 
-class PixelDecoder(Protocol):
-    """What the pipeline asks of a decoder."""
+class PixelDecoder(nn.Module, abc.ABC):
+    """What the pipeline asks of a decoder; a kind implements ``_decode``, ``save_pretrained``, ``from_folder``.
 
-    kind: str
+    ``kind`` names it in config.json; ``draws_noise`` and ``takes_guidance`` say which settings it uses, and what it
+    does not use is refused; ``needs_null_features``: guidance needs the features of the empty prompt.
+    """
 
+    kind: ClassVar[str]
+    draws_noise: ClassVar[bool] = True
+    takes_guidance: ClassVar[bool] = False
+    needs_null_features: ClassVar[bool] = False
+
+    @torch.no_grad()
     def decode(
         self,
         features: Tensor,
         *,
-        generators: Sequence[torch.Generator],
+        generators: Sequence[torch.Generator] = (),
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         null_features: Tensor | None = None,
     ) -> Tensor:
-        """features (B, C, h, w) and one CPU generator per picture -> pictures (B, 3, S, S) in [0, 1]."""
-        ...
+        """features (B, C, h, w) and one CPU generator per picture -> pictures (B, 3, S, S) in [0, 1], float32.
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None: ...
+        Args: num_inference_steps, guidance_scale: default the decoder's own. null_features (1 or B, C, h, w):
+            features of the empty prompt; an explicit argument, so that a picture does not depend on which was made
+            first. Raises: ConfigError, ShapeError.
+        """
+        if features.ndim != 4:
+            raise ShapeError(
+                f"features must be (batch, channels, height, width), got {tuple(features.shape)}"
+            )
+        if self.draws_noise and len(generators) != len(features):
+            raise ShapeError(
+                f"{len(features)} feature grids need as many generators, got {len(generators)}"
+            )
+        if num_inference_steps is not None and num_inference_steps < 1:
+            raise ConfigError(f"decoder steps must be at least 1, got {num_inference_steps}")
+        if guidance_scale not in (None, 1.0) and not self.takes_guidance:
+            raise ConfigError(
+                f"the {self.kind} decoder takes no guidance, got guidance_scale {guidance_scale}; leave it out"
+            )
+        settings = DecodeSettings(generators, num_inference_steps, guidance_scale, null_features)
+        return self._decode(features, settings)
+
+    @abc.abstractmethod
+    def _decode(self, features: Tensor, settings: DecodeSettings) -> Tensor:
+        """As ``decode``, with settings that are checked."""
+
+    @abc.abstractmethod
+    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write a folder that ``load_decoder`` reads; ``dtype`` narrows floating weights."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_folder(
+        cls, folder: Path, config: dict[str, Any], dtype: torch.dtype | None = None
+    ) -> PixelDecoder:
+        """Load weights beside an already read config. Raises: ConfigError, WeightsError."""
+
+
+class DecodeSettings(NamedTuple):
+    """Settings of one call of ``PixelDecoder.decode``; None is the decoder's own default."""
+
+    generators: Sequence[torch.Generator] = ()
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    null_features: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +139,7 @@ class FlowPixelDecoderConfig:
         SigmaDistribution(rule=self.sigma_rule, shift=self.sigma_shift)  # refuses unknown rules
 
 
-class FlowPixelDecoder(nn.Module):
+class FlowPixelDecoder(PixelDecoder):
     """Flow-matching UNet over pixels: noisy picture and feature grid -> clean picture.
 
     The picture is folded ``unshuffle`` x ``unshuffle`` into channels, the features are repeated onto
@@ -182,21 +234,9 @@ class FlowPixelDecoder(nn.Module):
         sigmas = sampling_sigmas(steps or self.config.sampling_steps)
         return integrate(velocity, noise, sigmas).clamp(-1, 1)
 
-    def decode(
-        self,
-        features: Tensor,
-        *,
-        generators: Sequence[torch.Generator],
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        null_features: Tensor | None = None,
-    ) -> Tensor:
-        """See PixelDecoder. Guidance is refused: this decoder was trained without dropping features."""
-        if guidance_scale not in (None, 1.0):
-            raise ConfigError(
-                f"the flow decoder takes no guidance, got guidance_scale {guidance_scale}; leave it out"
-            )
-        return self.sample(features, generators, num_inference_steps).add(1).div(2)
+    def _decode(self, features: Tensor, settings: DecodeSettings) -> Tensor:
+        drawn = self.sample(features, settings.generators, settings.num_inference_steps)
+        return drawn.add(1).div(2)
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         save_module(Path(folder), self, {"kind": self.kind, **asdict(self.config)}, dtype)
@@ -215,23 +255,29 @@ class FlowPixelDecoder(nn.Module):
         return model.to(dtype).eval()
 
 
+# Kind -> where its class is; another decoder (of SANA type, say) joins by adding a line.
+DECODERS = {
+    "flow_pixel": "blip3o.decoder:FlowPixelDecoder",
+    "latent_unet": "blip3o.latent_decoder:LatentDecoder",
+    "vae": "blip3o.vision.autoencoder:Autoencoder",
+}
+
+
 def load_decoder(folder: Path, dtype: torch.dtype | None = None) -> PixelDecoder:
     """The decoder in a folder, of the kind its config.json names, in ``dtype`` (default float32).
 
     Raises: ConfigError, WeightsError.
     """
-    from blip3o.latent_decoder import LatentDecoder
-    from blip3o.vision.autoencoder import Autoencoder
-
     folder = Path(folder)
     if not (folder / CONFIG_NAME).is_file() and (folder / "unet").is_dir():
-        return LatentDecoder.from_folder(folder, dtype=dtype)  # the layout of the released models
-    config = read_json(folder / CONFIG_NAME)
-    kinds: dict[str, Any] = {
-        kind.kind: kind for kind in (FlowPixelDecoder, LatentDecoder, Autoencoder)
-    }
-    if config.get("kind") not in kinds:
+        config: dict[str, Any] = {"kind": "latent_unet"}  # the layout of the released models
+    else:
+        config = read_json(folder / CONFIG_NAME)
+    kind = config.get("kind")
+    if kind not in DECODERS:
         raise ConfigError(
-            f"{folder / CONFIG_NAME}: decoder kind {config.get('kind')!r} is unknown; known: {', '.join(kinds)}"
+            f"{folder / CONFIG_NAME}: decoder kind {kind!r} is unknown; known: {', '.join(DECODERS)}"
         )
-    return kinds[config["kind"]].from_folder(folder, config, dtype)
+    module, name = DECODERS[kind].split(":")
+    found: type[PixelDecoder] = getattr(import_module(module), name)
+    return found.from_folder(folder, config, dtype)

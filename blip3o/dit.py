@@ -306,6 +306,28 @@ class DiT(nn.Module):
             elif isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
 
+    @property
+    def feature_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of the features that are made."""
+        config = self.config
+        return config.in_channels, config.input_size, config.input_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_embedder.proj.weight.dtype
+
+    def encode_guided(self, condition: Tensor) -> EncodedCondition:
+        """Condition of the doubled batch: B times the zero condition, encoded once, then the real ones."""
+        batch = len(condition)
+        encoded = self.encode_condition(torch.cat([torch.zeros_like(condition[:1]), condition]))
+        index = torch.cat([torch.zeros(batch, dtype=torch.long), torch.arange(1, batch + 1)])
+        index = index.to(condition.device)
+        return EncodedCondition(
+            encoded.pooled[index],
+            tuple((key[index], value[index]) for key, value in encoded.keys_values),
+            None,
+        )
+
     def encode_condition(
         self, condition: Tensor, condition_mask: Tensor | None = None
     ) -> EncodedCondition:

@@ -28,6 +28,11 @@ PRESETS = {
     for preset in (
         Preset("nano", "trained on sticker scenes, bundled", bundled="weights/nano"),
         Preset("tiny", "random weights, for tests"),
+        Preset("tiny-clip-mse", "random: features by regression"),
+        Preset("tiny-clip-mse-dit", "random: regression by the same transformer as tiny"),
+        Preset("tiny-vae-flow", "random: VAE latents as target"),
+        Preset("tiny-llama", "random: Llama backbone"),
+        Preset("tiny-qwen3-siglip2", "random: Qwen3 backbone with a SigLIP2 tower"),
         Preset("blip3o-4b", "the released 4B", hub_id="BLIP3o/BLIP3o-Model-4B"),
         Preset("blip3o-8b", "the released 8B", hub_id="BLIP3o/BLIP3o-Model-8B"),
     )
@@ -94,58 +99,119 @@ def released_config_values(name: str) -> dict[str, Any]:
     }
 
 
-def build_tiny(seed: int = 0) -> Blip3oPipeline:
-    """The ``tiny`` pipeline: every part real and small, random weights, no files. It draws noise, not pictures."""
+def is_random(name: str) -> bool:
+    """Whether a name is that of a preset with random weights."""
+    preset = PRESETS.get(name)
+    return preset is not None and preset.bundled is None and preset.hub_id is None
+
+
+def build_tiny(seed: int = 0, name: str = "tiny") -> Blip3oPipeline:
+    """A ``tiny`` pipeline: every part real and small, random weights, no files. It draws noise, not pictures."""
     import torch
 
+    from blip3o.card import PipelineCard
     from blip3o.config import Blip3oConfig
-    from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig
-    from blip3o.pipeline import Blip3oPipeline, PipelineCard
+    from blip3o.pipeline import Blip3oPipeline
     from blip3o.storage import quiet_transformers
     from blip3o.train.tokenizer import train_tokenizer
     from blip3o.unified import Blip3oModel
     from blip3o.vision.preprocess import UNIT_MEAN, UNIT_STD
 
+    if not is_random(name):
+        raise unknown_preset(name)
     tokenizer = train_tokenizer(["a photo of a dog", "You are a helpful assistant."], 300)
     ids = tokenizer.convert_tokens_to_ids
     config = Blip3oConfig(
-        backbone_config={
-            "model_type": "qwen2_5_vl",
-            "text_config": {
-                "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-                "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
-                "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id, "tie_word_embeddings": True,
-            },
-            "vision_config": {
-                "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
-                "patch_size": 8, "spatial_merge_size": 2, "window_size": 32, "fullatt_block_indexes": [1],
-            },
-            "image_token_id": ids("<|image_pad|>"), "video_token_id": ids("<|video_pad|>"),
-            "vision_start_token_id": ids("<|vision_start|>"), "vision_end_token_id": ids("<|vision_end|>"),
-            "tie_word_embeddings": True,
-        },
+        backbone_config=_tiny_backbone(name, tokenizer),
         num_queries=4,
-        dit_config={"input_size": 4, "patch_size": 2, "in_channels": 6, "dim": 32, "num_layers": 2, "num_heads": 4,
-                    "num_kv_heads": 2, "condition_dim": 32, "multiple_of": 16},
+        **_TINY_HEADS.get(name, _TINY_HEADS["tiny"]),
         flow_config={"num_inference_steps": 4, "guidance_scale": 2.0},
-        token_config={"image_start": ids("[IMG]"), "image_end": ids("[/IMG]"), "query": ids("<image>")},
-    )  # fmt: skip
+        token_config={
+            "image_start": ids("[IMG]"),
+            "image_end": ids("[/IMG]"),
+            "query": ids("<image>"),
+        },
+    )
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         model = Blip3oModel(config).eval()
         # Gates start at zero, and without them no prompt would reach the picture of a random model.
-        for layer in model.dit.layers:
+        for layer in getattr(model.get_submodule(model.network_name), "layers", ()):
             torch.nn.init.normal_(layer.gate)
-        decoder = FlowPixelDecoder(
-            FlowPixelDecoderConfig(
-                image_size=32, feature_channels=6, feature_size=4, block_out_channels=(16, 16), norm_groups=8,
-                sampling_steps=2,
-            )
-        ).eval()  # fmt: skip
-    card = PipelineCard(
-        is_random=True,
-        understanding={"size_px": 32, "mean": UNIT_MEAN, "std": UNIT_STD},
+        decoder = _tiny_decoder(config.target)
+    size = {"size_px": 32, "mean": UNIT_MEAN, "std": UNIT_STD}
+    return Blip3oPipeline(
+        model, tokenizer, decoder, PipelineCard(is_random=True, understanding=size)
     )
-    return Blip3oPipeline(model, tokenizer, decoder, card)
+
+
+_TINY_DIT: dict[str, Any] = {
+    "input_size": 4, "patch_size": 2, "in_channels": 6, "dim": 32, "num_layers": 2, "num_heads": 4,
+    "num_kv_heads": 2, "condition_dim": 32, "multiple_of": 16,
+}  # fmt: skip
+_TINY_HEADS: dict[str, dict[str, Any]] = {
+    "tiny": {"dit_config": _TINY_DIT},
+    "tiny-clip-mse": {"dit_config": _TINY_DIT, "objective": "mse", "head": "linear"},
+    "tiny-clip-mse-dit": {"dit_config": _TINY_DIT, "objective": "mse"},
+    # 32 px pictures as 8 x 8 latents of 4 channels
+    "tiny-vae-flow": {
+        "dit_config": {**_TINY_DIT, "input_size": 8, "in_channels": 4},
+        "target": "vae",
+    },
+}
+
+
+def _tiny_backbone(name: str, tokenizer: Any) -> dict[str, Any]:
+    """Backbone configuration of a tiny preset."""
+    ids = tokenizer.convert_tokens_to_ids
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "tie_word_embeddings": True,
+    }  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 1e4}
+    if name == "tiny-llama":
+        return {**text, "model_type": "llama", "rope_parameters": rope}
+    if name == "tiny-qwen3-siglip2":
+        return {
+            "model_type": "text_vision",
+            "text_config": {**text, "model_type": "qwen3", "head_dim": 8, "rope_parameters": rope},
+            "vision_config": {
+                "model_type": "siglip_vision_model", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+            },
+            "image_token_id": ids("<|image_pad|>"),
+        }  # fmt: skip
+    return {
+        "model_type": "qwen2_5_vl",
+        "text_config": {**text, "rope_parameters": {**rope, "mrope_section": [1, 1, 2]}},
+        "vision_config": {
+            "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
+            "patch_size": 8, "spatial_merge_size": 2, "window_size": 32, "fullatt_block_indexes": [1],
+        },
+        "image_token_id": ids("<|image_pad|>"), "video_token_id": ids("<|video_pad|>"),
+        "vision_start_token_id": ids("<|vision_start|>"), "vision_end_token_id": ids("<|vision_end|>"),
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
+def _tiny_decoder(target: str) -> Any:
+    """32 px pictures from the features or latents of a tiny preset."""
+    if target == "vae":
+        from diffusers import AutoencoderKL
+
+        from blip3o.vision.autoencoder import Autoencoder
+
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 16), down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=4, latent_channels=4, sample_size=32,
+        )  # fmt: skip
+        return Autoencoder(vae).eval()
+    from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig
+
+    return FlowPixelDecoder(
+        FlowPixelDecoderConfig(
+            image_size=32, feature_channels=6, feature_size=4, block_out_channels=(16, 16), norm_groups=8,
+            sampling_steps=2,
+        )
+    ).eval()  # fmt: skip

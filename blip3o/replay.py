@@ -398,7 +398,8 @@ def replay_schedulers(recording: Recording) -> Computed:
             }
             out[key] = table[match[3]]
         elif match := re.fullmatch(r"decoder_euler(\d+)\.(sigmas|timesteps|init_noise_sigma)", key):
-            scheduler = build_scheduler(int(match[1]), SCHEDULER_CONFIG)
+            scheduler = build_scheduler(SCHEDULER_CONFIG)
+            scheduler.set_timesteps(int(match[1]))
             out[key] = torch.as_tensor(getattr(scheduler, match[2]))
     return out
 

@@ -176,6 +176,17 @@ def quiet_diffusers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
+def save_diffusers_part(part: Any, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a diffusers model as safetensors, floating weights in ``dtype`` if given; the model stays as it is."""
+    if dtype is not None:
+        state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in part.state_dict().items()}
+        with torch.device("meta"):
+            part = type(part).from_config(part.config)
+        part.load_state_dict(state, assign=True)
+    part.save_pretrained(folder, safe_serialization=True)
+    make_readable(folder)
+
+
 def load_diffusers_part(kind: type[Any], folder: Path, dtype: torch.dtype | None = None) -> Any:
     """A diffusers model from its own folder: safetensors, complete, no network.
 

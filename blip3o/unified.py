@@ -1,4 +1,4 @@
-"""Backbone, queries and diffusion transformer put together.
+"""Backbone, queries and generation head put together.
 
 Dimension letters: B batch, L prompt tokens, Q queries, H hidden size, C channels, h and w feature grid.
 """
@@ -6,7 +6,6 @@ Dimension letters: B batch, L prompt tokens, Q queries, H hidden size, C channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,28 +15,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from blip3o.backbone import build_backbone
 from blip3o.config import Blip3oConfig
-from blip3o.dit import DiT, EncodedCondition
 from blip3o.errors import ConfigError, ShapeError
-from blip3o.flow.loss import velocity_loss
-from blip3o.flow.path import interpolate, sigma_to_timestep
-from blip3o.flow.sampler import AfterStep, Solver, guide, integrate, sample_noise, sampling_sigmas
-from blip3o.flow.timesteps import sigma_from_uniform
+from blip3o.flow.sampler import AfterStep, Solver
+from blip3o.heads.base import Draws, GenerationHead, GenerationOutput, SampleSettings
+from blip3o.heads.kinds import build_network, drive
 from blip3o.queries import LatentQueries
 from blip3o.strict_loading import StrictLoading
-
-
-@dataclass
-class GenerationOutput:
-    """One training forward of the generation side; everything a replay or a log needs.
-
-    loss (); prediction and x_sigma (B, C, h, w); condition (B, Q, H) after dropout; timestep (B,).
-    """
-
-    loss: Tensor
-    prediction: Tensor
-    x_sigma: Tensor
-    condition: Tensor
-    timestep: Tensor
 
 
 class Blip3oModel(StrictLoading, PreTrainedModel):
@@ -53,13 +36,14 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
     def __init__(self, config: Blip3oConfig) -> None:
         super().__init__(config)
         self.backbone = build_backbone(config.backbone_config)
-        if self.backbone.hidden_size != config.dit.condition_dim:
+        if self.backbone.hidden_size != config.condition_dim:
             raise ConfigError(
-                f"dit_config.condition_dim {config.dit.condition_dim} must equal the hidden size "
+                f"dit_config.condition_dim {config.condition_dim} must equal the hidden size "
                 f"{self.backbone.hidden_size} of the backbone"
             )
         self.queries = LatentQueries(config.num_queries, self.backbone.hidden_size)
-        self.dit = DiT(config.dit)
+        # The DiT keeps the name it has in released checkpoints; any other network is ``generator``.
+        setattr(self, self.network_name, build_network(config))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -73,10 +57,19 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
         return self.queries.latent_queries.device if device is None else torch.device(device)
 
     @property
+    def network_name(self) -> str:
+        """Attribute under which the network of the generation head is kept."""
+        return "dit" if self.config.head == "dit" else "generator"
+
+    @property
+    def head(self) -> GenerationHead:
+        """The generation head over that network."""
+        return drive(getattr(self, self.network_name), self.config)
+
+    @property
     def feature_shape(self) -> tuple[int, int, int]:
-        """Shape (C, h, w) of the image features that the diffusion transformer makes."""
-        dit = self.dit.config
-        return dit.in_channels, dit.input_size, dit.input_size
+        """Shape (C, h, w) of the image features that the head makes."""
+        return self.head.feature_shape
 
     # Prompts -> condition
 
@@ -189,14 +182,13 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
         drop: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> GenerationOutput:
-        """Flow-matching loss of the image features ``target`` given prompts (or their query states).
+        """Loss of the image features ``target`` given prompts (or their query states).
 
         Args:
             input_ids, attention_mask, pixel_values, image_grid_thw: see ``encode_condition``.
             target: (B, C, h, w) clean features.
             condition: (B, Q, H) query states made before; replaces the prompts.
-            u: (B,) uniform numbers that choose the noise levels; noise like target; drop (B,), 1 where the
-                condition is dropped. Those left out are drawn on the CPU from ``generator``.
+            u, noise, drop, generator: see ``Draws``; a regression head has no use for them.
         """
         if target is None:
             raise ShapeError(
@@ -208,21 +200,7 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
             condition = self.encode_condition(
                 input_ids, attention_mask, pixel_values, image_grid_thw
             )
-        batch, flow = len(target), self.config.flow
-        if u is None:
-            u = torch.rand(batch, generator=generator)
-        if noise is None:
-            noise = torch.randn(target.shape, generator=generator)
-        if drop is None:
-            drop = torch.rand(batch, generator=generator) < flow.condition_dropout
-        sigma = sigma_from_uniform(u.to(target.device), flow.distribution)
-        point = interpolate(target, noise.to(target), sigma)
-        condition = condition * (1 - drop.to(condition))[:, None, None]
-        timestep = sigma_to_timestep(point.sigma)
-        dtype = self.dit.patch_embedder.proj.weight.dtype
-        prediction = self.dit(point.x_sigma.to(dtype), timestep, condition.to(dtype))
-        loss = velocity_loss(prediction, point.velocity)
-        return GenerationOutput(loss, prediction, point.x_sigma, condition, timestep)
+        return self.head.loss(condition, target, Draws(u, noise, drop, generator))
 
     def text_loss(
         self,
@@ -256,71 +234,14 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
     ) -> Tensor:
         """Image features (B, C, h, w), float32, for conditions (B, Q, H).
 
-        Both halves of classifier-free guidance go through the network in one forward; the condition
-        without a prompt is all zeros. Noise comes from one CPU generator per sample, or is given.
-
-        Args: on_step: called as (step, x, velocity of both halves (2B, C, h, w) or (B, ...) without guidance).
-            after_step: see ``integrate``.
-        With ``compat`` released, guidance and steps run in the network's precision, as upstream; else in float32.
+        Noise comes from one CPU generator per sample, or is given; see ``FlowHead.sample`` for on_step, and
+        ``integrate`` for after_step. A regression head draws nothing, and refuses guidance and steps.
         Raises: ConfigError, ShapeError.
         """
-        flow, batch = self.config.flow, len(condition)
-        steps = flow.num_inference_steps if num_inference_steps is None else num_inference_steps
-        scale = flow.guidance_scale if guidance_scale is None else guidance_scale
-        if noise is None:
-            if generators is None:
-                raise ConfigError("sampling needs noise, or one torch.Generator per sample")
-            noise = sample_noise(self.feature_shape, generators)
-        if noise.shape != (batch, *self.feature_shape):
-            raise ShapeError(
-                f"noise must be ({batch}, {', '.join(map(str, self.feature_shape))}), got {tuple(noise.shape)}; "
-                "one generator per condition"
-            )
-        dtype = self.dit.patch_embedder.proj.weight.dtype
-        is_guided = scale != 1.0
-        working = dtype if self.config.compat == "released" else torch.float32
-        encoded = (
-            self._encode_guided(condition.to(dtype))
-            if is_guided
-            else self.dit.encode_condition(condition.to(dtype))
+        settings = SampleSettings(
+            generators, noise, num_inference_steps, guidance_scale, solver, on_step, after_step
         )
-        current: list[Tensor] = []  # the network's own output at this step, for on_step
-
-        def velocity(x: Tensor, timestep: Tensor) -> Tensor:
-            x = x.to(dtype)
-            if not is_guided:
-                current[:] = [self.dit(x, timestep, encoded).to(working)]
-                return current[0]
-            both = self.dit(torch.cat([x, x]), torch.cat([timestep, timestep]), encoded)
-            both = both.to(working)
-            current[:] = [both]
-            return guide(*both.chunk(2), scale)
-
-        def report(step: int, x: Tensor, _: Tensor) -> None:
-            on_step(step, x, current[0])
-
-        features = integrate(
-            velocity,
-            noise.to(condition.device, working),
-            sampling_sigmas(steps, flow.sampling_shift),
-            solver=solver,
-            truncate_timesteps=self.config.compat == "released",
-            on_step=report if on_step is not None else None,
-            after_step=after_step,
-        )
-        return features.float()
-
-    def _encode_guided(self, condition: Tensor) -> EncodedCondition:
-        """Condition of the doubled batch: B times the zero condition, encoded once, then the real ones."""
-        batch = len(condition)
-        encoded = self.dit.encode_condition(torch.cat([torch.zeros_like(condition[:1]), condition]))
-        index = torch.cat([torch.zeros(batch, dtype=torch.long), torch.arange(1, batch + 1)])
-        index = index.to(condition.device)
-        return EncodedCondition(
-            encoded.pooled[index],
-            tuple((key[index], value[index]) for key, value in encoded.keys_values),
-            None,
-        )
+        return self.head.sample(condition, settings)
 
 
 AutoConfig.register(Blip3oConfig.model_type, Blip3oConfig, exist_ok=True)

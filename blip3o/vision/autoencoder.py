@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from diffusers import AutoencoderDC, AutoencoderKL
+from torch import Tensor
 
-from blip3o.errors import ShapeError
-from blip3o.storage import CONFIG_NAME, quiet_diffusers, write_json
+from blip3o.config import build_part
+from blip3o.decoder import DecodeSettings, PixelDecoder
+from blip3o.errors import ConfigError, ShapeError
+from blip3o.storage import (
+    CONFIG_NAME,
+    load_diffusers_part,
+    quiet_diffusers,
+    read_json,
+    save_diffusers_part,
+    write_json,
+)
 
 
-class Autoencoder(nn.Module):
-    """A diffusers AutoencoderKL as target encoder and as pixel decoder.
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """``image_size``: side in pixels of the pictures that are made; None: what the VAE was made for."""
+
+    image_size: int | None = None
+
+
+class Autoencoder(PixelDecoder):
+    """A diffusers AutoencoderKL, or the AutoencoderDC of SANA, as target encoder and as pixel decoder.
 
     Latents are shifted and scaled by the VAE's own configuration, so that they have about unit variance.
     """
 
     kind = "vae"
+    draws_noise = False
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderDC,
+        config: AutoencoderConfig = AutoencoderConfig(),
+    ) -> None:
         super().__init__()
         self.vae = vae
         self.width: int = vae.config.latent_channels
+        size = config.image_size or vae.config.get("sample_size")
+        self.config = replace(config, image_size=size)
 
     @property
     def _shift(self) -> float:
-        return self.vae.config.shift_factor or 0.0
+        return self.vae.config.get("shift_factor") or 0.0
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) in [-1, 1] -> mean latents (B, C, h, w)."""
-        latents = self.vae.encode(images.to(self.vae.dtype)).latent_dist.mode()
+        encoded = self.vae.encode(images.to(self.vae.dtype))
+        latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latent
         return (latents - self._shift) * self.vae.config.scaling_factor
 
-    @torch.no_grad()
-    def decode(
-        self,
-        features: Tensor,
-        *,
-        generators: Sequence[torch.Generator] = (),
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        null_features: Tensor | None = None,
-    ) -> Tensor:
-        """Latents (B, C, h, w) -> pictures (B, 3, S, S) in [0, 1]. Deterministic: the other settings of the
-        protocol have nothing to act on."""
-        if features.ndim != 4 or features.shape[1] != self.width:
+    def _decode(self, features: Tensor, settings: DecodeSettings) -> Tensor:
+        """Deterministic: noise and steps have nothing to act on."""
+        if features.shape[1] != self.width:
             raise ShapeError(
                 f"latents must be (batch, {self.width}, h, w), got {tuple(features.shape)}"
             )
@@ -58,19 +72,20 @@ class Autoencoder(nn.Module):
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG_NAME, {"kind": self.kind})
+        write_json(folder / CONFIG_NAME, {"kind": self.kind, **asdict(self.config)})
         with quiet_diffusers():
-            vae = (
-                self.vae if dtype is None else AutoencoderKL.from_config(self.vae.config).to(dtype)
-            )
-            if dtype is not None:
-                vae.load_state_dict({k: v.to(dtype) for k, v in self.vae.state_dict().items()})
-            vae.save_pretrained(folder / "vae", safe_serialization=True)
+            save_diffusers_part(self.vae, folder / "vae", dtype)
 
     @classmethod
     def from_folder(
         cls, folder: Path, config: dict[str, Any], dtype: torch.dtype | None = None
     ) -> Autoencoder:
-        from blip3o.storage import load_diffusers_part
-
-        return cls(load_diffusers_part(AutoencoderKL, Path(folder) / "vae", dtype)).eval()
+        """Raises: WeightsError, ConfigError."""
+        folder = Path(folder)
+        size = {k: v for k, v in config.items() if k == "image_size"}
+        name = read_json(folder / "vae" / CONFIG_NAME).get("_class_name", "AutoencoderKL")
+        kinds = {kind.__name__: kind for kind in (AutoencoderKL, AutoencoderDC)}
+        if name not in kinds:
+            raise ConfigError(f"{folder / 'vae'}: {name!r} is not supported; use {' or '.join(kinds)}")
+        vae = load_diffusers_part(kinds[name], folder / "vae", dtype)
+        return cls(vae, build_part(AutoencoderConfig, size, "decoder")).eval()

@@ -100,7 +100,8 @@ def test_the_released_folder_has_no_config_of_ours(latent, tmp_path: Path) -> No
         file.rename(file.with_name("diffusion_pytorch_model.bf16.safetensors"))
     loaded = load_decoder(tmp_path)
     assert isinstance(loaded, LatentDecoder)
-    assert loaded.config == LatentDecoderConfig(image_size=1024, sampling_steps=50, guidance_scale=3.0)
+    # The UNet's own size: 8 latents of 2 px here, 128 of 8 px in the released models.
+    assert loaded.config == LatentDecoderConfig(image_size=16, sampling_steps=50, guidance_scale=3.0)
 
 
 def test_conditioning_of_the_latent_decoder(latent, monkeypatch) -> None:
@@ -132,6 +133,33 @@ def test_the_scheduler_is_that_of_the_released_decoder() -> None:
     scheduler = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(50)
     assert float(scheduler.init_noise_sigma) == pytest.approx(13.158, abs=1e-3)
+
+
+def test_any_scheduler_of_diffusers_can_be_named(latent, tmp_path: Path) -> None:
+    features, null = torch.randn(1, 12, 2, 2), torch.zeros(1, 12, 2, 2)
+    pictures = []
+    for kind in ("Euler", "DDIM", "DPMSolverMultistep", "EulerAncestral"):
+        name = f"{kind}DiscreteScheduler" if kind.startswith("Euler") else f"{kind}Scheduler"
+        config = {**SCHEDULER_CONFIG, "_class_name": name}
+        decoder = LatentDecoder(latent.unet, latent.vae, latent.config, config)
+        decoder.save_pretrained(tmp_path / name)
+        loaded = load_decoder(tmp_path / name)
+        assert type(loaded.scheduler).__name__ == name
+        first, again = (d.decode(features, generators=generators(1), null_features=null) for d in (decoder, loaded))
+        assert torch.equal(first, again) and first.isfinite().all()
+        pictures.append(first)
+    assert all(not torch.equal(pictures[0], other) for other in pictures[1:])
+    for name in ("AutoencoderKL", "FlowMatchEulerDiscreteScheduler", "NoScheduler"):
+        with pytest.raises(ConfigError, match=f"scheduler '{name}' is none of diffusers' schedulers"):
+            LatentDecoder(latent.unet, latent.vae, latent.config, {"_class_name": name})
+
+
+def test_the_scheduler_is_built_once_and_forgets_earlier_pictures(latent, monkeypatch) -> None:
+    monkeypatch.setattr("blip3o.latent_decoder.build_scheduler", lambda config: pytest.fail("built again"))
+    features, null = torch.randn(1, 12, 2, 2), torch.zeros(1, 12, 2, 2)
+    first = latent.decode(features, generators=generators(1), null_features=null)
+    latent.decode(features, generators=generators(2), null_features=null, num_inference_steps=2)
+    assert torch.equal(first, latent.decode(features, generators=generators(1), null_features=null))
 
 
 def test_faults_of_a_folder_are_named(flow, tmp_path: Path) -> None:

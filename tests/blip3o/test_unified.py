@@ -205,7 +205,7 @@ def test_weights_that_do_not_fit_are_refused(model, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is damaged or cut short"):
         Blip3oModel.from_pretrained(tmp_path)
     path.write_bytes(b"\x01" * 4096)
-    with pytest.raises(WeightsError, match="model.safetensors is missing"):
+    with pytest.raises(WeightsError, match="is damaged or cut short"):
         Blip3oModel.from_pretrained(tmp_path)
     name = "dit.layers.0.gate"
     save_file({k: v for k, v in tensors.items() if k != name}, path, metadata={"format": "pt"})
@@ -218,7 +218,7 @@ def test_weights_that_do_not_fit_are_refused(model, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=name):
         Blip3oModel.from_pretrained(tmp_path)
     path.unlink()
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    with pytest.raises(WeightsError, match="model.safetensors is missing"):
         Blip3oModel.from_pretrained(tmp_path)
 
 

@@ -1,0 +1,1 @@
+"""Generation heads: from the condition that the backbone gives to image features."""
