@@ -61,6 +61,8 @@ from evals.api import MetricValue, Output, Score, ScoreRow
 from evals.checksums import JSON_KEY, is_sound
 from evals.errors import InputError
 from evals.jsonl import dumps, read_rows
+from evals.run_shape import check_manifest, check_results
+from evals.strict_json import parse
 
 if TYPE_CHECKING:
     import pandas
@@ -98,20 +100,10 @@ class RunData:
         return [metric_from_json(name, m) for name, m in self.results["metrics"].items()]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per output: the columns of outputs and scores together, details as a column of dicts."""
-        import pandas
+        """One row per output with its score (``evals.frames.samples_frame``)."""
+        from evals.frames import samples_frame
 
-        outputs = pandas.DataFrame(list(self.outputs()))
-        path = self.root / "scores.jsonl"
-        if not path.exists():
-            return outputs
-        scores = pandas.DataFrame(list(self.scores())).drop(columns="group", errors="ignore")
-        keys = ["sample_id", "image_index"]
-        return (
-            outputs.merge(scores, on=keys, how="left", validate="one_to_one")
-            if len(scores)
-            else outputs
-        )
+        return samples_frame(self)
 
 
 def load(root: str | Path) -> RunData:
@@ -124,16 +116,23 @@ def load(root: str | Path) -> RunData:
         )
     results_path = root / "results.json"
     results = _read_json(results_path, "") if results_path.exists() else None
+    check_manifest(manifest, root / "manifest.json")
+    if results is not None:
+        check_results(results, results_path)
     return RunData(root, manifest, results)
 
 
 def _read_json(path: Path, if_missing: str) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = parse(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{if_missing}: there is no {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: damaged ({error}); the command that made the run mends it"
+        ) from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a JSON object")
     if JSON_KEY in data and not is_sound(data):

@@ -540,7 +540,7 @@ class Prepared:
             self.task, self.store.manifest, rows, self._timing(), self.further_metrics
         )
         write_json(self.store.root / RESULTS, results)
-        self.store.clear_notes()
+        self.store.clear_leavings()
         self.store.update_manifest(lambda m: m.update(status="finished"))
         return self._publish()
 

@@ -250,10 +250,11 @@ class RunStore:
                     scores.forget(Batch(0, start, min(start + judge_batch_size, len(plan))))
             scores.rewrite(path)
 
-    def clear_notes(self) -> None:
-        """Remove notes of attempts (``evals.attempts``) that killed processes left behind."""
-        for path in self.root.glob(".working-*"):
-            path.unlink(missing_ok=True)
+    def clear_leavings(self) -> None:
+        """Remove what killed processes left behind: notes of attempts, half-written shard files."""
+        for pattern in (".working-*", ".outputs.*-of-*.jsonl.tmp"):
+            for path in self.root.glob(pattern):
+                path.unlink(missing_ok=True)
 
     # -- pictures -----------------------------------------------------------------------------
 
