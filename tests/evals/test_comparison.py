@@ -48,17 +48,36 @@ def write_run(
 ) -> RunData:
     """A run folder with `values`: (sample id, index) -> value or None; ids start with their group."""
     root.mkdir()
-    names = {"name": "pets", "version": "1", "prompts_sha256": "p", "groups": list(GROUPS)}
+    names = {"name": "pets", "version": "1", "prompts_sha256": "p"}
+    digests = {"version": "1", "weights_sha256": "w", "domain": "photos"}
+    parts = {"is_test_double": False, "settings": {}, "info": {}}
+    caveats = {"partial": False, "deviations": list(deviations), "warnings": []}
     manifest = {
         "schema": 1,
         "status": "finished",
+        "config": {"task": "pets", "model": {}, "generation": {}, "judge": {}},
         "config_sha256": f"{model:0<8}" * 8,
         "fingerprint": {"model.name": model, "seed": 42, "limit": None, **(settings or {})},
-        "task": {**names, **task},
-        "model": {"name": model},
-        "judge": judge,
-        "partial": False,
-        "deviations": list(deviations),
+        "auto": {},
+        "task": {**names, "kind": "generation", "groups": dict.fromkeys(GROUPS, 1), "card": {}, **task},
+        "model": {"name": model, **digests, **parts},
+        "judge": judge and {**digests, **parts, **judge},
+        "plan": dict.fromkeys(("samples", "official_samples", "per_sample", "outputs"), 1),
+        "sessions": [],
+        "mlflow": None,
+        **caveats,
+    }
+    results = {
+        "task": names,
+        "model": {"name": model, **digests},
+        "judge": None,
+        "config_sha256": manifest["config_sha256"],
+        "is_test_double": False,
+        "metrics": {},
+        "groups": {},
+        "counts": dict.fromkeys(("samples", "outputs", "failed", "scored", "unscored"), 0),
+        "timing": {},
+        **caveats,
     }
     rows = [
         {"sample_id": s, "image_index": i, "group": s.split("-")[0], "value": v}
@@ -67,7 +86,7 @@ def write_run(
     ]
     (root / "manifest.json").write_text(json.dumps(manifest))
     (root / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "results.json").write_text(json.dumps({"metrics": {}, "is_test_double": False}))
+    (root / "results.json").write_text(json.dumps(results))
     return load(root)
 
 

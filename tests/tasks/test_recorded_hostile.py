@@ -104,7 +104,7 @@ def test_a_changed_line_is_scored_or_refused_with_its_place(
     case = changed(read, paths[place % len(paths)], how, value)
     modes = ("lmms-eval", None) if hasattr(task, "compat_modes") else (None,)
     for mode in modes:
-        began = time.monotonic()
+        began = time.process_time()
         try:
             extra = () if mode is None else (mode,)
             rows = task.score_recorded(option, [Field(case, "file:1")], *extra)
@@ -113,7 +113,7 @@ def test_a_changed_line_is_scored_or_refused_with_its_place(
             assert len(str(error)) < 1000
         else:
             json.dumps(rows, allow_nan=False)
-        assert time.monotonic() - began < 20
+        assert time.process_time() - began < 20
 
 
 @given(
@@ -147,10 +147,10 @@ def test_an_answer_of_300_kilobytes_is_judged_in_seconds(task_name: str, piece: 
     case = {**recorded(name)[0], "response": piece * (LONG // len(piece))}
     for mode in ("lmms-eval", None):
         extra = () if mode is None else (mode,)
-        began = time.monotonic()
+        began = time.process_time()
         rows = task.score_recorded("answers", [Field(case, "file:1")], *extra)
         json.dumps(rows, allow_nan=False)
-        assert time.monotonic() - began < 30
+        assert time.process_time() - began < 30
 
 
 @pytest.mark.parametrize("task_name", ["vqav2", "textvqa"])
