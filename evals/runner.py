@@ -290,7 +290,10 @@ class Prepared:
             store.check_is_ours()
             if self.options.fresh:
                 store.clear()
-            is_resumed = store.open_manifest(self._new_manifest(), fingerprints.differing_keys)
+            wanted = self._new_manifest()
+            is_resumed = store.open_manifest(wanted, fingerprints.differing_keys)
+            if is_resumed and self.options.parent is not None:
+                self._renew_parent(wanted)
             plan = self._plan()
             if self.options.verify and self.task.kind == "generation":
                 store.mend_records(self.samples)
@@ -609,6 +612,12 @@ class Prepared:
             findings=self.findings,
             parent=self.options.parent,
         )
+
+    def _renew_parent(self, wanted: Mapping[str, Any]) -> None:
+        """The parent of a rescored run may have made more outputs since the last time."""
+        news = {key: wanted[key] for key in ("parent", "warnings")}
+        if any(self.store.manifest.get(key) != value for key, value in news.items()):
+            self.store.update_manifest(lambda m: m.update(news))
 
     def _start_session(self) -> None:
         shard = "{}/{}".format(*self.options.shard)

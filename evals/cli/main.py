@@ -14,6 +14,7 @@ ENVIRONMENT = "BLIP3O_EVAL"
 COMMANDS = {
     "run": ("evals.cli.run", "Run tasks on a model: generate, judge, score, report."),
     "score": ("evals.cli.score", "Score what others made: pictures, detections, answers."),
+    "rescore": ("evals.cli.rescore", "Judge the outputs of a run again, in a folder of its own."),
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
     "judge": ("evals.cli.judge", "How far a judge can be trusted: judge agree."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
