@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 LABELS = {
@@ -33,6 +34,48 @@ SETTINGS = {
 }
 LEFT_OUT = ("pictures_per_second",)
 
+OWN_PICTURES = "nano_pictures"
+"""The setting measured on labelled pictures that `nano` made: nearest to what a run shows, so it goes first."""
+BESIDE = {OWN_PICTURES: "labelled pictures made by nano", "seen_easy": "held-out scenes, easy"}
+
+
+@dataclass(frozen=True)
+class VerdictAccuracy:
+    """How often the judge's GenEval verdict was the true one, for the places beside the figures.
+
+    `where`: the pictures it was measured on, `n`: how many verdicts. `by_group`: tag -> share.
+    Intervals, kappa and bias are None or {} where they were not measured.
+    """
+
+    where: str
+    overall: float
+    n: int | None = None
+    ci95: tuple[float, float] | None = None
+    kappa: float | None = None
+    bias: float | None = None
+    by_group: Mapping[str, float] = field(default_factory=dict)
+    by_group_ci95: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def verdict_accuracy(accuracy: Mapping[str, Any]) -> VerdictAccuracy | None:
+    """The figures to print beside a run's, or None when the judge's verdicts were never measured."""
+    for setting, where in BESIDE.items():
+        found = accuracy.get(setting)
+        if not isinstance(found, Mapping) or not _is_figure(found.get("verdict_agreement")):
+            continue
+        bounds = found.get("verdict_agreement_ci95")
+        return VerdictAccuracy(
+            where=where,
+            overall=float(found["verdict_agreement"]),
+            n=found.get("verdicts"),
+            ci95=None if bounds is None else (bounds[0], bounds[1]),
+            kappa=found.get("kappa"),
+            bias=found.get("bias"),
+            by_group=found.get("verdict_agreement_by_tag") or {},
+            by_group_ci95=found.get("verdict_agreement_by_tag_ci95") or {},
+        )
+    return None
+
 
 def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
     """The figures as {"columns", "rows", "folded", "facts"}, or None when the judge was never measured.
@@ -55,7 +98,9 @@ def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
     facts = [
         (_words(name), _flat(value))
         for name, value in accuracy.items()
-        if name not in columns and (columns or not _is_figure(value))
+        if name not in columns
+        and value not in (None, {}, [])
+        and (columns or not _is_figure(value))
     ]
     if not columns:
         columns = {"": {k: v for k, v in accuracy.items() if _is_figure(v)}}

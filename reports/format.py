@@ -33,6 +33,21 @@ def interval(bounds: Sequence[float] | None, unit: str = "fraction") -> str:
     return f"{number(float(bounds[0]), unit)} to {number(float(bounds[1]), unit)}"
 
 
+def signed(value: float | None, unit: str = "fraction") -> str:
+    """A difference with its sign, at the precision of its unit."""
+    if value is None or math.isnan(value):
+        return "\N{EN DASH}"
+    digits = DIGITS.get(unit)
+    return f"{value:+.{digits}f}" if digits is not None else f"{value:+.4g}"
+
+
+def signed_interval(bounds: Sequence[float] | None, unit: str = "fraction") -> str:
+    """`+0.010 to +0.052`, or an en dash."""
+    if bounds is None:
+        return "\N{EN DASH}"
+    return f"{signed(bounds[0], unit)} to {signed(bounds[1], unit)}"
+
+
 def count(value: Any) -> str:
     """2212 -> `2,212`."""
     return "\N{EN DASH}" if value is None else f"{int(value):,}"

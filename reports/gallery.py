@@ -1,7 +1,8 @@
 """Pictures of a run as small data URIs, and the data of the page's gallery.
 
 A page has a budget of bytes for pictures. Small pictures (the sticker world's 64 px) are kept pixel for pixel when
-they fit; else the first setting that does is taken, and the page says which. Pictures are opened one at a time.
+they fit; else the first setting that does is taken, and the page says which. Pictures are opened one at a time. They
+are written in blocks apart from the other data, which the page reads when a picture of theirs is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.failures import RIGHT
-from reports.tables import shortened
+from reports.tables import MAX_TEXT, shortened
 
 if TYPE_CHECKING:
     import pandas
@@ -26,6 +27,8 @@ MAX_PICTURES = 12_000  # a page beyond this shows prompts spread evenly, and say
 CRISP_BELOW_PX = 128  # pictures smaller than this are enlarged without smoothing
 MAX_BOXES = 24
 PROBES = 12
+PER_BLOCK = 240  # pictures; the first page shows 96
+TEXT_BYTES = 4_000_000  # of prompts, and again of reasons and answers, in a page
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,19 @@ def choose_setting(paths: Sequence[Path], n_pictures: int, budget: int = BUDGET_
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page's script shows: JSON values, and how the pictures were made small."""
+    """What the page's script shows: JSON values, the pictures in base64, and how they were made small."""
 
     data: dict[str, Any]
+    pictures: list[str]
     setting: str
     n_pictures: int
     n_left_out: int
     n_unreadable: int
+
+    @property
+    def blocks(self) -> list[list[str]]:
+        """The pictures in blocks of `PER_BLOCK`; picture n is in block n // PER_BLOCK."""
+        return [self.pictures[i : i + PER_BLOCK] for i in range(0, len(self.pictures), PER_BLOCK)]
 
 
 def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BYTES) -> Gallery:
@@ -106,11 +115,11 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
 
     Each sample is {"id", "p": prompt, "g": group, "h": held out, "o": outputs}; an output is {"i": index,
     "v": value, "k": kinds, "r": reason, "u": unscored, "s": seed, "a": text answer, "w", "h": pixels,
-    "b": boxes [class, x1, y1, x2, y2, score], "c": colours, "t": base64 of the thumbnail}. Kinds and groups
-    are indices into the lists beside.
+    "b": boxes [class, x1, y1, x2, y2, score], "d": 1 if a detector looked, "c": colours, "q": [question, answer]
+    pairs, "t": number of the picture}. Kinds and groups are indices into the lists beside.
     """
     has_path = samples["path"].notna()
-    kept = _spread(samples, math.ceil(len(samples) / MAX_PICTURES))
+    kept = shown_samples(samples)
     paths = [root / path for path in samples["path"][has_path]]
     n_pictures = min(len(paths), MAX_PICTURES)
     # A page of 10,000 pictures may be larger than one of 2,212, though not in proportion.
@@ -122,7 +131,7 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
             counts[kind] = counts.get(kind, 0) + 1
     names = sorted((k for k in counts if k != RIGHT), key=lambda k: -counts[k])
     names = [RIGHT, *names] if RIGHT in counts else names
-    unreadable = 0
+    prompt_limit, text_limit = _limits(kept["sample_id"].nunique()), _limits(len(kept))
     entries: dict[str, dict[str, Any]] = {}
     for row in kept.to_dict("records"):
         details = row["details"] if isinstance(row["details"], dict) else {}
@@ -130,7 +139,7 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
             row["sample_id"],
             {
                 "id": row["sample_id"],
-                "p": shortened(row["prompt"]),
+                "p": shortened(row["prompt"], prompt_limit),
                 "g": groups.index(row["group"]),
                 "h": details.get("held_out"),
                 "o": [],
@@ -138,27 +147,46 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
         )
         if entry["h"] is None:
             entry["h"] = details.get("held_out")
-        output = _output(row, details, names)
+        entry["o"].append(_output(row, details, names, text_limit))
         if row["path"]:
-            image = open_picture(root / row["path"])
-            if image is None:
-                unreadable += 1
-            else:
-                output["w"], output["h"] = image.size
-                output["t"] = base64.b64encode(setting.encode(image)).decode()
-        entry["o"].append(output)
+            entry["o"][-1]["path"] = root / row["path"]
+    ordered = interleaved(list(entries.values()), len(groups))
+    pictures, unreadable = _pictures(ordered, setting)
     return Gallery(
         data={
             "groups": groups,
             "kinds": names,
             "crispBelow": CRISP_BELOW_PX,
-            "samples": interleaved(list(entries.values()), len(groups)),
+            "perBlock": PER_BLOCK,
+            "samples": ordered,
         },
+        pictures=pictures,
         setting=str(setting),
         n_pictures=int(kept["path"].notna().sum()),
         n_left_out=len(samples) - len(kept),
         n_unreadable=unreadable,
     )
+
+
+def _limits(n: int) -> int:
+    return max(160, min(MAX_TEXT, TEXT_BYTES // max(1, n)))
+
+
+def _pictures(entries: Sequence[dict[str, Any]], setting: Setting) -> tuple[list[str], int]:
+    """The thumbnails in the order in which a page shows them, and how many files could not be read.
+
+    Each output's `path` becomes its picture's number and size.
+    """
+    outputs = [output for entry in entries for output in entry["o"] if "path" in output]
+    found: list[str] = []
+    for output in outputs:
+        image = open_picture(output.pop("path"))
+        if image is None:
+            continue
+        output["w"], output["h"] = image.size
+        output["t"] = len(found)
+        found.append(base64.b64encode(setting.encode(image)).decode())
+    return found, len(outputs) - len(found)
 
 
 def interleaved(entries: Sequence[dict[str, Any]], n_groups: int) -> list[dict[str, Any]]:
@@ -171,7 +199,9 @@ def interleaved(entries: Sequence[dict[str, Any]], n_groups: int) -> list[dict[s
     return [entries[i] for i in sorted(range(len(entries)), key=keyed.__getitem__)]
 
 
-def _output(row: dict[str, Any], details: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _output(
+    row: dict[str, Any], details: dict[str, Any], names: Sequence[str], limit: int
+) -> dict[str, Any]:
     output: dict[str, Any] = {
         "i": row["image_index"],
         "v": row["value"],
@@ -180,7 +210,9 @@ def _output(row: dict[str, Any], details: dict[str, Any], names: Sequence[str]) 
     }
     for key, column in (("r", "reason"), ("u", "unscored"), ("a", "answer"), ("x", "text")):
         if row[column]:
-            output[key] = shortened(row[column])
+            output[key] = shortened(row[column], limit)
+    if isinstance(details.get("detections"), dict):
+        output["d"] = 1
     if boxes := list(_boxes(details.get("detections"))):
         output["b"] = boxes
     colors = [e for e in details.get("colors") or () if isinstance(e, dict)]
@@ -189,6 +221,10 @@ def _output(row: dict[str, Any], details: dict[str, Any], names: Sequence[str]) 
             [shortened(str(e.get(k) or ""), 40) for k in ("class", "asked", "color", "pixel_color")]
             for e in colors
         ]
+    answers = details.get("answers")
+    if isinstance(answers, dict):
+        pairs = list(answers.items())[:MAX_BOXES]
+        output["q"] = [[shortened(str(k), 40), shortened(str(v), 40)] for k, v in pairs]
     return output
 
 
@@ -205,8 +241,9 @@ def _boxes(detections: Any) -> Iterable[list[Any]]:
             ]
 
 
-def _spread(samples: pandas.DataFrame, every: int) -> pandas.DataFrame:
-    """Every n-th sample with all its outputs."""
+def shown_samples(samples: pandas.DataFrame) -> pandas.DataFrame:
+    """All samples, or every n-th with all its outputs where a page cannot hold them all."""
+    every = math.ceil(len(samples) / MAX_PICTURES)
     if every <= 1:
         return samples
     ids = list(dict.fromkeys(samples["sample_id"]))[::every]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page for one finished run, or for several side by side.
+"""One self-contained HTML page for one run, or for several side by side.
 
 Everything is inside the file: styles, script, figures, pictures, data to download. A content security policy in the
 page forbids every request, and all text of others (prompts, reasons, names) passes through autoescaping or through
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.errors import UsageError
-from evals.results import load
 from evals.store import write_atomically
 from reports.embed import markup
 
@@ -24,13 +23,16 @@ if TYPE_CHECKING:
     import jinja2
 
 FILE_NAME = "report.html"
+SCRIPTS = ("base", "tips", "tables", "figures", "gallery", "viewer")
 
 
 def write_report(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the page of one run, or of several side by side, and return its path.
 
-    Args: run_dirs: finished run folders. out: file to write; default `report.html` in the folder of a single run.
-    Raises: UsageError for no run, an unfinished one, or several without `out`; InputError for a damaged folder;
+    An unfinished run gets a page of what is there, which says so on top.
+
+    Args: run_dirs: run folders. out: file to write; default `report.html` in the folder of a single run.
+    Raises: UsageError for no run, runs that do not compare, or several without `out`; InputError for a damaged folder;
     StoreError if the page cannot be written.
     """
     folders = [Path(run_dirs)] if isinstance(run_dirs, (str, Path)) else [Path(d) for d in run_dirs]
@@ -40,13 +42,9 @@ def write_report(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Pa
         if len(folders) > 1:
             raise UsageError(f"a report on {len(folders)} runs needs a file to be written to")
         out = folders[0] / FILE_NAME
-    runs = [load(folder) for folder in folders]
-    for run in runs:
-        if not run.is_finished:
-            raise UsageError(
-                f"{run.root} is not finished (status {run.manifest.get('status')!r}): run its command again to "
-                "complete it, then report"
-            )
+    from reports.unfinished import load_any
+
+    runs = [load_any(folder) for folder in folders]
     if len(runs) == 1:
         from reports.page import run_page
 
@@ -62,7 +60,8 @@ def write_report(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Pa
 
 def render(template: str, context: Mapping[str, Any]) -> str:
     """A page from a template of `reports/templates`, with style, script and security policy put in."""
-    script = _text("report.js")
+    # In one strict function, so that the parts share names with nothing but each other.
+    script = f"(() => {{\n{''.join(_text(f'js/{name}.js') for name in SCRIPTS)}}})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
@@ -96,6 +95,8 @@ def _environment() -> jinja2.Environment:
         "number": fmt.number,
         "as_published": fmt.as_published,
         "interval": fmt.interval,
+        "signed": fmt.signed,
+        "signed_interval": fmt.signed_interval,
         "count": fmt.count,
         "words": fmt.words,
         "seconds": fmt.seconds,

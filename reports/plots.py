@@ -7,6 +7,7 @@ here are stand-ins: `to_svg` replaces each by a CSS variable, so one drawing ser
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ KIND_COLORS = (
     "#a77bb5",
 )
 UNSCORED_COLOR = "#a9b0b9"
+RUN_COLORS = ("#2457c5", "#c08a2e", "#3f8f63", "#b3566f", "#7b68a8", "#4d9aa5", "#8a6a4f", "#94a04a")
+RUN_MARKERS = ("o", "D", "s", "^", "v", "P", "X", "*")
 CSS_VARIABLES = {
     INK: "--ink",
     MUTED: "--muted",
@@ -48,10 +51,12 @@ def interval_chart(
     width_in: float = 7.2,
     top: float = 1.0,
     emphasised: int = 1,
+    notes: Sequence[str] = (),
 ) -> tuple[Figure, Axes]:
     """Points with their intervals, one line per label, on an axis from 0 to `top`.
 
-    `emphasised`: how many of the first lines are headline figures, set off by a rule.
+    `emphasised`: how many of the first lines are headline figures, set off by a rule. `notes`: what stands at the
+    right of each line, such as value and n.
     """
     fig, ax = _figure(width_in, 0.34 * len(labels) + 0.42)
     for y, (value, bound) in enumerate(zip(values, bounds, strict=True)):
@@ -79,9 +84,90 @@ def interval_chart(
             )  # fmt: skip
     if 0 < emphasised < len(labels):
         ax.axhline(emphasised - 0.5, color=LINE, linewidth=1)
+    for y, note in enumerate(notes):
+        ax.text(
+            1.03, y, note, transform=ax.get_yaxis_transform(), color=MUTED, fontsize=9, va="center",
+            parse_math=False,
+        )  # fmt: skip
     _name_rows(ax, labels)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_xlim(0, top)
+    ax.grid(axis="x", color=LINE, linewidth=0.8)
+    return fig, ax
+
+
+def runs_chart(
+    labels: Sequence[str],
+    runs: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    bounds: Sequence[Sequence[tuple[float, float] | None]],
+    *,
+    width_in: float = 7.2,
+    top: float = 1.0,
+) -> tuple[Figure, Axes]:
+    """Points with intervals of several runs: one line per label and run, runs told apart by colour and shape.
+
+    `values[r][i]`: run r, label i. The legend stands above the axes, so that a saved figure has it.
+    """
+    from matplotlib.lines import Line2D
+
+    step = 0.22
+    band = step * len(runs) + 0.24
+    fig, ax = _figure(width_in, 0.98 * band * len(labels) * 0.62 + 0.42 + 0.24 * math.ceil(len(runs) / 2))
+    for r in range(len(runs)):
+        color, marker = RUN_COLORS[r % len(RUN_COLORS)], RUN_MARKERS[r % len(RUN_MARKERS)]
+        for i, (value, bound) in enumerate(zip(values[r], bounds[r], strict=True)):
+            y = i * band + (r - (len(runs) - 1) / 2) * step
+            if bound is not None:
+                ax.plot(bound, [y, y], color=color, linewidth=2, solid_capstyle="butt", clip_on=False)
+            if value is not None:
+                ax.plot([value], [y], marker, color=color, markersize=6, clip_on=False)
+    ax.set_yticks([i * band for i in range(len(labels))], labels)
+    _plain_labels(ax)
+    ax.set_ylim((len(labels) - 0.5) * band, -0.5 * band)
+    ax.set_xlim(0, top)
+    ax.grid(axis="x", color=LINE, linewidth=0.8)
+    handles = [
+        Line2D([], [], color=RUN_COLORS[r % len(RUN_COLORS)], marker=RUN_MARKERS[r % len(RUN_MARKERS)], linewidth=2)
+        for r in range(len(runs))
+    ]  # fmt: skip
+    columns = 2 if width_in > 5 else 1
+    legend = fig.legend(
+        handles, [str(name) for name in runs], loc="outside upper left", ncols=columns, frameon=False, fontsize=9,
+        labelcolor=INK,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return fig, ax
+
+
+def difference_chart(
+    labels: Sequence[str],
+    values: Sequence[float],
+    bounds: Sequence[tuple[float, float] | None],
+    is_shown: Sequence[bool],
+    *,
+    width_in: float = 7.2,
+    notes: Sequence[str] = (),
+) -> tuple[Figure, Axes]:
+    """Differences with intervals around a line at zero; those that are not shown (`is_shown`) are hollow."""
+    fig, ax = _figure(width_in, 0.34 * len(labels) + 0.42)
+    ax.axvline(0, color=MUTED, linewidth=1)
+    for y, (value, bound, shown) in enumerate(zip(values, bounds, is_shown, strict=True)):
+        color = ACCENT if shown else MUTED
+        if bound is not None:
+            ax.plot(bound, [y, y], color=color, linewidth=2.2, alpha=0.55, solid_capstyle="butt")
+        ax.plot([value], [y], "o", color=color, markersize=6, markerfacecolor=color if shown else "none")
+    for y, note in enumerate(notes):
+        ax.text(
+            1.03, y, note, transform=ax.get_yaxis_transform(), color=MUTED, fontsize=9, va="center",
+            parse_math=False,
+        )  # fmt: skip
+    _name_rows(ax, labels)
+    ends = [abs(x) for bound in bounds if bound is not None for x in bound]
+    reach = 1.08 * max([*ends, *map(abs, values), 0.01])
+    ax.set_xlim(-reach, reach)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.grid(axis="x", color=LINE, linewidth=0.8)
     return fig, ax
 
@@ -115,6 +201,11 @@ def kind_colors(kinds: Sequence[str]) -> list[str]:
         KIND_COLORS[0] if kind == RIGHT else UNSCORED_COLOR if kind == UNSCORED else next(others)
         for kind in kinds
     ]
+
+
+def run_color(number: int) -> str:
+    """The CSS value of the colour of the run at that place."""
+    return css_color(RUN_COLORS[number % len(RUN_COLORS)])
 
 
 def css_color(color: str) -> str:
@@ -162,6 +253,10 @@ def to_png(fig: Figure) -> bytes:
 
 def _name_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.set_yticks(range(len(labels)), labels)
+    _plain_labels(ax)
+
+
+def _plain_labels(ax: Axes) -> None:
     for label in ax.get_yticklabels():
         label.set_parse_math(False)  # a name with two dollar signs is not a formula
 

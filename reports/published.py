@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -35,6 +37,28 @@ def _compilation() -> dict[str, Any]:
 def collected() -> str:
     """The day the compilation was made, ISO 8601."""
     return str(_compilation()["collected"])
+
+
+def date_of(source: str) -> str:
+    """When the source appeared, as far as its text says: the day it names, or the month of its arXiv number.
+
+    >>> date_of("Janus-Pro paper, arXiv 2501.17811, tables 4 and 5")
+    '2025-01'
+    """
+    if day := re.search(r"\b20\d\d-\d\d-\d\d\b", source):
+        return day[0]
+    if number := re.search(r"arXiv[ :](\d\d)(\d\d)\.\d{4,5}", source):
+        return f"20{number[1]}-{number[2]}"
+    return ""
+
+
+def disagreements(rows: Sequence[PublishedRow]) -> list[tuple[str, float, float]]:
+    """(model, lowest, highest overall) of the models for which sources give different figures, widest gap first."""
+    by_model: dict[str, list[float]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(row.overall)
+    found = [(model, min(v), max(v)) for model, v in by_model.items() if len(set(v)) > 1]
+    return sorted(found, key=lambda entry: entry[1] - entry[2])
 
 
 def rows_for(task: str) -> list[PublishedRow]:

@@ -83,40 +83,6 @@ def kinds_frame(samples: pandas.DataFrame) -> pandas.DataFrame:
     ]
 
 
-def color_frame(samples: pandas.DataFrame, key: str = "color") -> pandas.DataFrame | None:
-    """Asked colour (rows) against the colour seen (columns), counts of objects; None without colours.
-
-    `key`: "color" for what the judge said, "pixel_color" for what the pixels inside the mask say.
-    """
-    import pandas
-
-    pairs = [
-        (entry["asked"], entry[key])
-        for details in samples["details"]
-        if isinstance(details, dict)
-        for entry in details.get("colors") or ()
-        if isinstance(entry, dict) and entry.get("asked") and entry.get(key)
-    ]
-    if not pairs:
-        return None
-    frame = pandas.DataFrame(pairs, columns=["asked", "seen"])
-    order = (
-        "red",
-        "orange",
-        "yellow",
-        "green",
-        "blue",
-        "purple",
-        "pink",
-        "brown",
-        "black",
-        "white",
-    )
-    table = pandas.crosstab(frame["asked"], frame["seen"])
-    names = list(dict.fromkeys([*order, *table.index, *table.columns]))
-    return table.reindex(index=names, columns=names, fill_value=0)
-
-
 CSV_COLUMNS = (
     "sample_id", "image_index", "group", "prompt", "value", "reason", "unscored", "seed", "path",
     "answer", "text", "status", "sha256", "seconds",
@@ -135,10 +101,11 @@ def metrics_csv(frame: pandas.DataFrame) -> str:
 
 def _csv(frame: pandas.DataFrame) -> str:
     # A spreadsheet would run a cell that starts like a formula, and prompts are other people's text.
-    return frame.map(_harmless).to_csv(index=False)
+    return frame.map(harmless).to_csv(index=False)
 
 
-def _harmless(value: Any) -> Any:
+def harmless(value: Any) -> Any:
+    """The value as a spreadsheet may open it: no cell that begins like a formula, none of endless length."""
     if not isinstance(value, str):
         return value
     value = shortened(value)

@@ -1,0 +1,134 @@
+"""What each figure means, in a sentence that stands beside it.
+
+Known tasks have their own words; a figure of a task that this package never heard of gets what its unit and its
+group say. Definitions say what is averaged over what; how it was estimated is said by `estimation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from evals.api import MetricValue
+from reports.format import count, interval, words
+
+METHODS = {
+    "bootstrap": "cluster bootstrap over prompts",
+    "wilson": "Wilson interval at the effective sample size",
+    "mover": "combined Wilson intervals of the groups",
+    "t": "cluster-robust Student interval",
+    "t+2": "Student interval with two added observations",
+}
+
+_PICTURE = "in which the judge found everything that the prompt asks for, by the official rules"
+KNOWN = {
+    ("geneval", "overall"): "Plain mean of the six group means. A group mean is the share of its scored pictures "
+    f"{_PICTURE}.",
+    ("geneval", "seen_half"): "Plain mean over the three groups with two objects, of prompts whose exact combination "
+    "the model may have been trained on.",
+    ("geneval", "unseen_half"): "Plain mean over the three groups with two objects, of prompts whose exact "
+    "combination was kept out of training.",
+    ("dpg", "overall"): "Mean over prompts of the share of their questions that hold in the picture, in percent; a "
+    "question counts only where the questions it rests on hold.",
+    ("dpg", "official"): "The same figure with the slips of the official script repeated.",
+    ("mme", "perception"): "Sum over the ten perception subtasks of accuracy plus accuracy in pairs, in points of "
+    "200 each.",
+    ("mme", "cognition"): "Sum over the four cognition subtasks of accuracy plus accuracy in pairs, in points of "
+    "200 each.",
+}  # fmt: skip
+
+TERMS = {
+    "interval": (
+        "95 % interval",
+        "Where the figure would lie in 95 of 100 repetitions with other prompts of the same kind. Prompts are "
+        "resampled, as the pictures of one prompt are not independent. Errors of the judge are not covered.",
+    ),
+    "scored": ("scored (n)", "Outputs that have a verdict; the figure rests on these."),
+    "prompts": ("prompts", "Independent units behind the figure: prompts, or questions."),
+    "unscored": (
+        "not scored",
+        "Outputs that failed in the model or could not be judged. Left out of every figure, never counted as wrong.",
+    ),
+    "judge": (
+        "judge right",
+        "How often the judge's verdict was the true one on labelled pictures of this group. The figure itself cannot "
+        "be trusted further than this.",
+    ),
+    "p": (
+        "p (Holm)",
+        "Chance of a difference at least this large if the two runs were equally good, by flipping the sign of whole "
+        "prompts, adjusted for every comparison on this page (Holm 1979).",
+    ),
+    "difference": (
+        "difference",
+        "Later run minus first run, on outputs that have a score in every run: the same prompts and picture numbers.",
+    ),
+    "held_out": (
+        "combination never seen",
+        "Prompts whose exact objects (with colour or place) were kept out of the model's training.",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A glossary entry; `id` is the name of its element in the page."""
+
+    id: str
+    name: str
+    text: str
+
+
+def definition(metric: MetricValue, task: str, groups: Collection[str]) -> str:
+    """What the figure says, without its value."""
+    name = metric.name
+    if (task, name) in KNOWN:
+        return KNOWN[task, name]
+    if name.endswith("_by_pixels"):
+        return (
+            f"The figure {words(name.removesuffix('_by_pixels'))} again, with colours read from the pixels inside "
+            "the judge's masks in place of its colour classifier."
+        )
+    if name.endswith("_lmms_eval"):
+        return f"The figure {words(name.removesuffix('_lmms_eval'))} as lmms-eval reads the answers."
+    if name == "unparsed":
+        return "Share of answers in which no answer of the asked form was found."
+    if name in groups:
+        if task == "geneval":
+            return f"Share of the scored pictures of the group {words(name)} {_PICTURE}."
+        return f"The figure of the group {words(name)}, over its scored outputs."
+    if metric.unit == "fraction":
+        return "Mean of the scores, from 0 to 1, as the task defines it."
+    return f"As the task defines it; unit: {metric.unit}."
+
+
+def estimation(metric: MetricValue) -> str:
+    """How many scores it rests on, its direction and how its interval was made."""
+    parts = [f"{'Higher' if metric.higher_is_better else 'Lower'} is better."]
+    units = f" in {count(metric.clusters)} prompts" if metric.clusters else ""
+    parts.append(f"n = {count(metric.n)} scored{units}, {count(metric.unscored)} not scored.")
+    if metric.ci95 is not None:
+        how = f" ({METHODS.get(metric.method, metric.method)})" if metric.method else ""
+        parts.append(f"95 % interval {interval(metric.ci95, metric.unit)}{how}.")
+    return " ".join(parts)
+
+
+def reading(metric: MetricValue, task: str) -> str:
+    """One plain sentence on the headline, or "" where none is known."""
+    if metric.value is None or task != "geneval" or metric.name != "overall":
+        return ""
+    return (
+        f"About {round(100 * metric.value)} of 100 pictures show everything that their prompt asks for, averaged over "
+        "the six groups."
+    )
+
+
+def glossary(
+    metrics: Collection[MetricValue], task: str, groups: Collection[str], terms: Collection[str]
+) -> list[Entry]:
+    """An entry for each figure and each of the named `TERMS`; the ids are stable within a page."""
+    found = [
+        Entry(f"def-m{i}", words(metric.name), definition(metric, task, groups))
+        for i, metric in enumerate(metrics)
+    ]
+    return found + [Entry(f"def-{key}", *TERMS[key]) for key in TERMS if key in terms]
