@@ -548,6 +548,7 @@ class Prepared:
         return self._publish()
 
     def _finish_again(self) -> Run:
+        self.store.clear_leavings()
         return self._publish(is_again=True)
 
     def _publish(self, is_again: bool = False) -> Run:

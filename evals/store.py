@@ -251,10 +251,11 @@ class RunStore:
             scores.rewrite(path)
 
     def clear_leavings(self) -> None:
-        """Remove what killed processes left behind: notes of attempts, half-written shard files."""
-        for pattern in (".working-*", ".outputs.*-of-*.jsonl.tmp"):
-            for path in self.root.glob(pattern):
-                path.unlink(missing_ok=True)
+        """Remove what killed processes left behind: notes of attempts, half-written files."""
+        with writing(self.root), FileLock(self.root / ".manifest.lock"):
+            for pattern in (".working-*", ".*.tmp"):
+                for path in self.root.glob(pattern):
+                    path.unlink(missing_ok=True)
 
     # -- pictures -----------------------------------------------------------------------------
 

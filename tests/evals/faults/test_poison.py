@@ -100,10 +100,11 @@ def test_a_run_that_others_kill_is_isolated_too_and_stays_equal(
     evaluate, in_child, tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root, slow = tmp_path / "run", {"size": 16, "seconds": 0.2}
-    for _ in range(2):
+    note = root / ".working-generate-0-of-1"
+    for deaths in range(2):
         pid = in_child(lambda: evaluate(root, model=slow))
         deadline = time.monotonic() + 60
-        while not list(root.glob(".working-*")):
+        while not (note.exists() and note.read_text().split() == ["0", str(deaths)]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.kill(pid, 9)

@@ -70,10 +70,10 @@ def test_merge_names_torn_damaged_and_missing_shards_and_their_commands_finish(
     with pytest.raises(UsageError) as caught:
         merge(root, quiet=True)
     text = str(caught.value)
-    assert f"{root}: 15 of 36 outputs are missing, the first is fruit-001, picture 1" in text
+    assert f"{root}: 16 of 36 outputs are missing, the first is fruit-002, picture 2" in text
     assert "shard 1/4, torn at its end, lacks 5 of 10" in text
     assert "shard 2/4, damaged at outputs.2-of-4.jsonl:1, lacks 5 of 10" in text
-    assert "shard 3/4, without a file outputs.3-of-4.jsonl, lacks 5 of 5" in text
+    assert "shard 3/4, without a file outputs.3-of-4.jsonl, lacks 6 of 6" in text
     assert "shard 0/4" not in text
     commands = re.findall(r"blip3o-eval run .*", text)
     assert len(commands) == 3 and all("--task fruit --model dummy" in c for c in commands)
