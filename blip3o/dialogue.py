@@ -112,12 +112,13 @@ class _Reader:
         positions = torch.arange(self.length, end, device=embeddings.device)[None]
         mask = torch.ones(1, end, dtype=torch.long, device=embeddings.device)
         states = self.model.backbone(embeddings, mask, positions, cache=self.cache).hidden_states
-        self.cache.crop(self.length)
+        self.cache.crop(-embeddings.shape[1])
         return states
 
     def crop(self, length: int) -> None:
+        """Forget what was read after the first ``length`` tokens."""
         if length < self.length:
-            self.cache.crop(length)
+            self.cache.crop(length - self.length)
             self.length = length
 
 
@@ -206,8 +207,7 @@ class Dialogue:
             yield
         except BaseException:
             self._context, self.turns = context, turns
-            for reader in (self._plain, self._own):
-                reader.crop(len(context))
+            self._restart_readers()  # a pass may have broken off between two layers
             raise
 
     def _reply(

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from blip3o.decoder import PixelDecoder
-from blip3o.flow.sampler import AfterStep, sample_noise
+from blip3o.flow.sampler import AfterStep
 from blip3o.inputs import InputBuilder
 from blip3o.prompts import UNCONDITIONAL, VISION_BLOCK, Prompts, text_mark
 from blip3o.settings import DrawSettings
@@ -69,23 +69,19 @@ def sample(
 
     With ``compat`` released the noise is drawn in the model's precision, as upstream does.
     """
-    is_released = model.config.compat == "released"
-    noise = _noise(model.feature_shape, generators, model.dtype if is_released else torch.float32)
+    is_half = model.dtype in (torch.float16, torch.bfloat16)
+    noise = None
+    if is_half and model.config.compat == "released":
+        shape = model.feature_shape
+        noise = torch.stack([torch.randn(shape, generator=g, dtype=model.dtype) for g in generators])
     return model.sample_features(
         condition,
+        generators=generators,
         noise=noise,
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         after_step=after_step,
     )
-
-
-def _noise(
-    shape: tuple[int, ...], generators: Sequence[torch.Generator], dtype: torch.dtype
-) -> Tensor:
-    if dtype == torch.float32:
-        return sample_noise(shape, generators)
-    return torch.stack([torch.randn(shape, generator=g, dtype=dtype) for g in generators])
 
 
 def decode(

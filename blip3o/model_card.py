@@ -22,7 +22,7 @@ def model_card(pipeline: PipelineBase) -> str:
     """Markdown with the front matter that hubs read. States nothing that was not measured or configured."""
     config, card, flow = pipeline.model.config, pipeline.card, pipeline.model.config.flow
     counts = {name: _millions(part) for name, part in pipeline.model.named_children()}
-    if pipeline.decoder is not None and hasattr(pipeline.decoder, "parameters"):
+    if pipeline.decoder is not None:
         counts["decoder"] = _millions(pipeline.decoder)
     rows = "\n".join(f"| {name} | {value} |" for name, value in counts.items())
     size = f"{pipeline.image_size} px" if pipeline.image_size else "decided by the decoder"

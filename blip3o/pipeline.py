@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o import answering, generation
@@ -35,7 +35,7 @@ from blip3o.inputs import InputBuilder, Pictures, checked_texts, pictures_per_te
 from blip3o.loading import load_parts
 from blip3o.locate import find_folder
 from blip3o.pipeline_base import TARGET_FOLDER, PipelineBase, StepCallback
-from blip3o.presets import build_tiny
+from blip3o.presets import build_tiny, is_random
 from blip3o.prompts import RECONSTRUCT, Prompts
 from blip3o.settings import (
     DrawSettings,
@@ -46,6 +46,7 @@ from blip3o.settings import (
 )
 from blip3o.unified import Blip3oModel
 from blip3o.vision.preprocess import to_images
+from blip3o.vision.targets import Target
 
 __all__ = [
     "Blip3oPipeline",
@@ -81,7 +82,7 @@ class Blip3oPipeline(PipelineBase):
         tokenizer: PreTrainedTokenizerBase,
         decoder: PixelDecoder | None,
         card: PipelineCard = PipelineCard(),  # noqa: B008 (frozen)
-        target_encoder: nn.Module | None = None,
+        target_encoder: Target | None = None,
     ) -> None:
         self.model, self.tokenizer, self.decoder, self.card = model.eval(), tokenizer, decoder, card
         self.prompts = build_part(Prompts, card.prompts, "prompts")
@@ -123,8 +124,8 @@ class Blip3oPipeline(PipelineBase):
         """
         if device is not None and device_map is not None:
             raise ConfigError(f"give device ({device}) or device_map ({device_map}), not both")
-        if str(source) == "tiny":
-            pipeline = build_tiny()
+        if is_random(str(source)):
+            pipeline = build_tiny(name=str(source))
             if compat is not None:
                 pipeline.model.config.compat = compat
                 pipeline = cls(pipeline.model, pipeline.tokenizer, pipeline.decoder, pipeline.card)
@@ -137,7 +138,7 @@ class Blip3oPipeline(PipelineBase):
             pipeline = cls(parts.model, parts.tokenizer, parts.decoder, parts.card)
             if (folder / TARGET_FOLDER).is_dir():
                 pipeline._target_source = folder / TARGET_FOLDER
-            if parts.is_dispatched and isinstance(parts.decoder, nn.Module):
+            if parts.is_dispatched and parts.decoder is not None:
                 parts.decoder.to(pipeline.device)
             pipeline._is_dispatched = parts.is_dispatched
         if dtype is not None and device_map is None:
@@ -281,8 +282,8 @@ class Blip3oPipeline(PipelineBase):
             decoder_steps=decoder_steps, decoder_guidance_scale=decoder_guidance_scale
         )
         generators = per_picture_generators(generator, len(pictures))
-        device = self.use_part("target")
-        features = target(target.preprocess(pictures).to(device)).float()
+        self.use_part("target")
+        features = target.encode(pictures).float()
         return self._decode(features, generators, settings, output_type)
 
     def draw(
@@ -345,7 +346,7 @@ class Blip3oPipeline(PipelineBase):
         between that picture's own draws, so that what a seed means depends on which picture came first; ``compat``
         released repeats that.
         """
-        if getattr(self.decoder, "kind", "") != "latent_unet" or settings.decoder_guidance_scale == 1.0:
+        if not self.require_decoder().needs_null_features or settings.decoder_guidance_scale == 1.0:
             return None
         if self._null_features is None:
             is_released = self.model.config.compat == "released"

@@ -26,6 +26,7 @@ from blip3o.model_card import write_model_card
 from blip3o.prompts import Prompts
 from blip3o.storage import make_readable, quiet_transformers, write_json
 from blip3o.unified import Blip3oModel
+from blip3o.vision.targets import Target, load_target
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class PipelineBase(PushToHubMixin):
     card: PipelineCard
     prompts: Prompts
     understanding: Understanding
-    _target: nn.Module | None = None
+    _target: Target | None = None
     _target_source: Path | None = None
     _null_features: Tensor | None = None
     _offload_device: torch.device | None = None
@@ -72,13 +73,10 @@ class PipelineBase(PushToHubMixin):
         return getattr(getattr(self.decoder, "config", None), "image_size", None)
 
     @property
-    def target_encoder(self) -> nn.Module | None:
+    def target_encoder(self) -> Target | None:
         """The encoder whose features the model learned to make; loaded when first asked for, None if there is none."""
         if self._target is None and self._target_source is not None:
-            from blip3o.vision.targets import load_target_encoder
-
-            target = load_target_encoder(self._target_source)
-            self._target = target.to(self._offload_device or self.model.execution_device)
+            self._target = load_target(self._target_source).eval().to(self.device)
         return self._target
 
     def require_decoder(self) -> PixelDecoder:
@@ -114,9 +112,9 @@ class PipelineBase(PushToHubMixin):
             self.model.to(value)
             if self._target is not None:
                 self._target.to(value)
-            if isinstance(self.decoder, nn.Module):
+            if self.decoder is not None:
                 # An SDXL-type VAE overflows in float16; its weights were published in bfloat16.
-                is_latent = value is torch.float16 and getattr(self.decoder, "kind", "") == "latent_unet"
+                is_latent = value is torch.float16 and self.decoder.kind == "latent_unet"
                 self.decoder.to(torch.bfloat16 if is_latent else value)
         self._null_features = None
         return self
@@ -151,11 +149,10 @@ class PipelineBase(PushToHubMixin):
     def _parts(self) -> dict[str, list[nn.Module]]:
         children = dict(self.model.named_children())
         reading = [children.pop("backbone"), children.pop("queries")]
-        decoder = [self.decoder] if isinstance(self.decoder, nn.Module) else []
         return {
             "backbone": reading,
             "generator": list(children.values()),
-            "decoder": decoder,
+            "decoder": [] if self.decoder is None else [self.decoder],
             "target": [self._target] if self._target is not None else [],
         }
 
@@ -228,30 +225,33 @@ class PipelineBase(PushToHubMixin):
         if self.decoder is not None:
             self.decoder.save_pretrained(folder / "decoder", dtype)
         self._save_target(folder / TARGET_FOLDER, dtype)
-        flow, size = self.model.config.flow, self.image_size
-        write_json(
-            folder / CARD_NAME,
-            {
-                **asdict(self.card),
-                "format": 1,
-                "prompts": self.prompts.to_dict(),
-                "understanding": asdict(self.understanding),
-                "num_inference_steps": flow.num_inference_steps,
-                "guidance_scale": flow.guidance_scale,
-                "height": size,
-                "width": size,
-                "compat": self.model.config.compat,
-            },
-        )
+        write_json(folder / CARD_NAME, self._card_values())
         write_model_card(folder, self)
         write_digests(folder)
+
+    def _card_values(self) -> dict[str, Any]:
+        """``blip3o.json``: the card, and beside it what readers without torch want to know of the model."""
+        config, size = self.model.config, self.image_size
+        # A regressor makes its features in one pass, without noise or guidance.
+        is_flow = getattr(config, "objective", "flow") != "mse"
+        return {
+            **asdict(self.card),
+            "format": 1,
+            "prompts": self.prompts.to_dict(),
+            "understanding": asdict(self.understanding),
+            "num_inference_steps": config.flow.num_inference_steps if is_flow else 1,
+            "guidance_scale": config.flow.guidance_scale if is_flow else 1.0,
+            "height": size,
+            "width": size,
+            "compat": config.compat,
+        }
 
     def _save_target(self, folder: Path, dtype: torch.dtype | None) -> None:
         source = self._target_source
         if source is not None and source.resolve() != folder.resolve():
             shutil.copytree(source, folder, dirs_exist_ok=True)
         elif source is None and self._target is not None:
-            self._target.save_pretrained(folder, dtype)  # type: ignore[operator]
+            self._target.save_pretrained(folder, dtype)
 
     def push_to_hub(
         self,
