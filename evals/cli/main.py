@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
     "judge": ("evals.cli.judge", "How far a judge can be trusted: judge agree."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
+    "export": ("evals.cli.export", "Figures as csv, markdown, latex, model-index or lmms-eval JSON."),
     "merge": ("evals.cli.merge", "Merge the shards of a run by hand, score and report it."),
     "track": ("evals.cli.track", "Log runs to MLflow whose logging failed: track sync."),
     "config": ("evals.cli.config", "Show settings and their origin, or the schema of settings files."),
