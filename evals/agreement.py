@@ -177,8 +177,10 @@ def _resample(tables: Sequence[np.ndarray]) -> np.ndarray | None:
     sums = []
     for table in sorted(tables, key=lambda t: (len(t), t.tolist())):
         n = len(table)
-        times = rng.multinomial(n - 1, np.full(n, 1 / n), size=N_RESAMPLES)  # Rao and Wu
-        sums.append(times @ table)
+        # Prompts that look alike are interchangeable: a resample is a draw over their kinds.
+        kinds, frequency = np.unique(table, axis=0, return_counts=True)
+        times = rng.multinomial(n - 1, frequency / n, size=N_RESAMPLES)  # Rao and Wu
+        sums.append(times @ kinds)
     return _mean_shares(sums)
 
 

@@ -25,6 +25,9 @@ from blip3o.stickers import CLASSES, COLORS, SceneConfig, make_scene, render
 MIN_VISIBLE_PX = 16
 """Objects with fewer visible pixels are not asked for."""
 
+DONORS = 500_000_000
+"""How far the numbers of scenes whose objects are mixed into others lie from theirs."""
+
 CLASS_INDEX = {name: i for i, name in enumerate(CLASSES)}
 COLOR_INDEX = {None: -1} | {name: i for i, name in enumerate(COLORS)}
 
@@ -44,6 +47,7 @@ class WearConfig:
     compressed: float = 0.15
     scrambled: float = 0.12
     garbage: float = 0.04
+    mixed: bool = True  # whether scrambling also mixes an object with one of another class
 
 
 @dataclass(frozen=True)
@@ -174,23 +178,56 @@ def _blob(rgba: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([(mix * picks[0] + (1 - mix) * picks[1]) * alpha, alpha], -1)
 
 
-def scramble(
-    image: np.ndarray, background: np.ndarray, masks: np.ndarray, i: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The picture with object `i` destroyed: shuffled, melted, smeared or replaced by a blob.
+def _overlay(rgba: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two objects shown through each other and bent by a twelfth of their side: neither can be told.
 
-    Args: image, background (S, S, 3) float32 in [0, 1]; masks (N, S, S) bool. Other objects stay untouched.
+    A weak generator that cannot decide between two classes draws their mean. Squares of unequal sides are first
+    brought to the first one's.
     """
-    others = np.delete(masks, i, 0).any(0)
-    ys, xs = np.nonzero(masks[i])
+    side = rgba.shape[0]
+    fitted = F.interpolate(_square(other), size=(side, side), mode="area")
+    share = float(rng.uniform(0.42, 0.58))
+    field = _smooth_noise(rng, 1, 2, 4, side) * side * float(rng.uniform(0.05, 0.11))
+    mixed = share * _square(rgba) + (1 - share) * fitted
+    return bend(mixed, field)[0].permute(1, 2, 0).numpy()
+
+
+def cut_out(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The object under `mask` on an empty square with a quarter of its side as rim: (P, P, 4) premultiplied RGBA."""
+    ys, xs = np.nonzero(mask)
     side = int(max(np.ptp(ys), np.ptp(xs))) + 1
     pad = side // 4
-    canvas = np.zeros((side + 2 * pad, side + 2 * pad, 4), np.float32)  # premultiplied RGBA
+    canvas = np.zeros((side + 2 * pad, side + 2 * pad, 4), np.float32)
     canvas[ys - ys.min() + pad, xs - xs.min() + pad] = np.concatenate(
         [image[ys, xs], np.ones((len(ys), 1), np.float32)], -1
     )
-    operation = (_shuffle, _melt, _smear, _blob)[int(rng.integers(4))]
-    if operation is _shuffle:
+    return canvas
+
+
+def scramble(
+    image: np.ndarray,
+    background: np.ndarray,
+    masks: np.ndarray,
+    i: int,
+    rng: np.random.Generator,
+    other: np.ndarray | None = None,
+) -> np.ndarray:
+    """The picture with object `i` destroyed: shuffled, melted, smeared, replaced by a blob or mixed with another.
+
+    Args: image, background (S, S, 3) float32 in [0, 1]; masks (N, S, S) bool. Other objects stay untouched. `other` is
+    an object of another class to mix in, from `cut_out`; without one the last way is left out.
+    """
+    others = np.delete(masks, i, 0).any(0)
+    ys, xs = np.nonzero(masks[i])
+    canvas = cut_out(image, masks[i])
+    side = int(max(np.ptp(ys), np.ptp(xs))) + 1
+    pad = side // 4
+    ways = (_shuffle, _melt, _smear, _blob, _overlay)
+    operation = ways[int(rng.integers(4 if other is None else 5))]
+    if operation is _overlay:
+        assert other is not None
+        canvas = _overlay(canvas, other, rng)
+    elif operation is _shuffle:
         canvas[pad : pad + side, pad : pad + side] = _shuffle(
             canvas[pad : pad + side, pad : pad + side], rng
         )
@@ -224,6 +261,17 @@ def _garbage(background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(background + float(rng.uniform(0.1, 0.5)) * noise, 0, 1)
 
 
+def _donor(split: str, index: int, world: SceneConfig, classes: set[str]) -> np.ndarray | None:
+    """The largest object of scene `index`, cut out, or None when it is all but hidden or of one of `classes`."""
+    scene = make_scene(split, index, world)
+    drawn = render(scene)
+    areas = drawn.masks.sum((1, 2))
+    i = int(areas.argmax())
+    if areas[i] < MIN_VISIBLE_PX or scene.stickers[i].class_name in classes:
+        return None
+    return cut_out(drawn.image.astype(np.float32) / 255, drawn.masks[i])
+
+
 def make_batch(
     split: str,
     indices: Sequence[int],
@@ -244,9 +292,14 @@ def make_batch(
             if dice < cfg.garbage:
                 image, keep = _garbage(background, rng), np.zeros_like(keep)
             else:
+                other = None
+                if cfg.mixed:
+                    shown = {s.class_name for s in scene.stickers}
+                    other = _donor(split, index + DONORS, worlds[k % len(worlds)], shown)
                 for i in np.flatnonzero(keep):
                     if rng.random() < 0.7:
-                        image, keep[i] = scramble(image, background, masks, int(i), rng), False
+                        image = scramble(image, background, masks, int(i), rng, other)
+                        keep[i] = False
         boxes, masks = drawn.boxes[keep].astype(np.float32), masks[keep]
         if flip and rng.random() < 0.5:
             image, masks = image[:, ::-1], masks[:, :, ::-1]

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blip3o.stickers import COLORS, SceneConfig
+from blip3o.stickers import CLASSES, COLORS, SceneConfig, make_scene
 from blip3o.stickers.detector import (
     ColorClassifier,
     DetectorConfig,
@@ -44,6 +44,7 @@ from blip3o.train.loop import LoopConfig, fit
 logger = logging.getLogger(__name__)
 
 LOG = "train-log.jsonl"
+HARD = 2_000_000_000  # where the numbers of scenes chosen for their classes begin
 
 LOSS_WEIGHTS = {
     "loss_objectness": 1.0,
@@ -60,7 +61,9 @@ class JudgeRecipe:
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     wear: WearConfig = field(default_factory=WearConfig)
-    levels: tuple[str, ...] = ("full", "full", "full", "easy")
+    levels: tuple[str, ...] = ("full", "full", "full", "easy")  # "full:counting": only that kind
+    hard_classes: tuple[str, ...] = ()
+    hard_share: float = 0.3  # of the pictures of a batch that must show a hard class, if there are any
     batch: int = 32
     lr: float = 2e-3
     color_lr: float = 2e-3
@@ -71,8 +74,32 @@ class JudgeRecipe:
 
 
 def worlds(levels: Sequence[str]) -> list[SceneConfig]:
-    """Scene settings of the named levels."""
-    return [SceneConfig.level(name) for name in levels]
+    """Scene settings of the named levels; "LEVEL:KIND" holds scenes of that kind only."""
+    out = []
+    for name in levels:
+        level, _, kind = name.partition(":")
+        out.append(SceneConfig.level(level, **({"kinds": ((kind, 1.0),)} if kind else {})))
+    return out
+
+
+def with_hard_classes(
+    indices: Sequence[int], configs: Sequence[SceneConfig], classes: Sequence[str], share: float
+) -> list[int]:
+    """`indices` with some replaced by later scenes that show one of `classes`: about `share` of them, spread evenly.
+
+    Replacements lie `HARD` further on, so they meet no scene that another step takes in order. A pure function.
+    """
+    out = list(indices)
+    wanted = set(classes)
+    for k, index in enumerate(indices):
+        if not wanted or int((k + 1) * share) == int(k * share):
+            continue
+        for candidate in range(HARD + 64 * index, HARD + 64 * (index + 1)):
+            scene = make_scene("judge", candidate, configs[k % len(configs)])
+            if wanted & {s.class_name for s in scene.stickers}:
+                out[k] = candidate
+                break
+    return out
 
 
 class DetectorStage:
@@ -91,7 +118,9 @@ class DetectorStage:
         r = self.recipe
         first = r.first_scene + step * r.batch
         rng = np.random.default_rng((r.seed, 1, first))
-        return make_batch("judge", range(first, first + r.batch), self._worlds, r.wear, rng)
+        indices = range(first, first + r.batch)
+        chosen = with_hard_classes(indices, self._worlds, r.hard_classes, r.hard_share)
+        return make_batch("judge", chosen, self._worlds, r.wear, rng)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         with torch.random.fork_rng(devices=[]):
@@ -228,7 +257,7 @@ def counted(
 
 def calibration(detector: StickerDetector, recipe: JudgeRecipe) -> tuple[float, float]:
     """Slope and offset of the score map, from scenes of split "val", half of them as rendered, half worn."""
-    names = sorted(set(recipe.levels))
+    names = sorted({level.partition(":")[0] for level in recipe.levels})
     counting = [SceneConfig.level(n, kinds=(("counting", 1.0),)) for n in names]
     kept = replace(recipe.wear, scrambled=0.0, garbage=0.0)
     return operating_points(
@@ -314,7 +343,7 @@ def train(
         "hardware": hardware(),
         "torch": torch.__version__,
         "recipe": json.loads(json.dumps(asdict(recipe))),
-        "worlds": {w: SceneConfig.level(w).digest for w in sorted(set(recipe.levels))},
+        "worlds": {w: worlds([w])[0].digest for w in sorted(set(recipe.levels))},
         "detector_steps": state["step"],
         "detector_seconds": round(state["seconds"]),
         "color_steps": color_steps,
@@ -362,13 +391,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--start", type=Path, help="folder of weights to begin from (default: random values)")
     add("--first-scene", type=int, default=0, help="number of the first scene (default 0)")
     add("--lr", type=float, default=JudgeRecipe.lr, help="peak learning rate of the detector")
+    add("--levels", nargs="+", default=list(JudgeRecipe.levels), help="worlds, taken in turn; "
+        "full:counting holds counting scenes only (default: %(default)s)")  # fmt: skip
+    add("--hard-classes", nargs="+", default=[], choices=list(CLASSES), metavar="CLASS",
+        help="classes that three pictures in ten must show (default: none)")  # fmt: skip
+    add("--scrambled", type=float, default=WearConfig.scrambled,
+        help="share of pictures with destroyed objects (default %(default)s)")  # fmt: skip
     add("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     weights = args.weights or args.output / "weights"
     judge = train(
-        JudgeRecipe(lr=args.lr, first_scene=args.first_scene),
+        JudgeRecipe(
+            lr=args.lr,
+            first_scene=args.first_scene,
+            levels=tuple(args.levels),
+            hard_classes=tuple(args.hard_classes),
+            wear=WearConfig(scrambled=args.scrambled),
+        ),
         args.output,
         weights,
         args.steps,

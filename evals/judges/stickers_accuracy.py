@@ -1,10 +1,12 @@
 """How often the sticker judge's GenEval verdict is the true one, and everything else known about its accuracy.
 
     python -m evals.judges.stickers_accuracy --scenes 2000 --write
+    python -m evals.judges.stickers_accuracy --settings nano_pictures --write    # that setting anew, the others kept
 
 Each scene is judged twice: on the spec it was made from, and on a spec made wrong on purpose (another class, count,
 colour or relation), so that both kinds of error count. The true verdict comes from the same rules on an oracle's
-detections, which are the scene's own boxes and colours. `--write` stores the figures beside the weights.
+detections, which are the scene's own boxes and colours. The setting `nano_pictures` is another thing: pictures that
+`nano` made, labelled by eye (`blip3o-eval judge agree`). `--write` stores the figures beside the weights.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ SETTINGS = {
     "worn_easy": ("test", "easy", True),
 }
 """Name -> (split, level, worn). Worn pictures passed the wear of training: blur, noise, bent outlines, compression."""
+
+NANO_PICTURES = "nano_pictures"
 
 
 class OracleJudge:
@@ -165,6 +169,48 @@ def verdict_agreement(seen: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def on_nano_pictures(folder: Path) -> dict[str, Any]:
+    """Agreement of the weights in `folder` with the labels that come with the package, as reports read it.
+
+    `..._by_tag` maps tags to figures, `..._ci95` are intervals over prompts; `bias` is the judge's rate of yes minus
+    the labels'. Everything is weighted back to all pictures of the pool that the labelled ones were drawn from.
+    """
+    from evals.judging import agree
+
+    found = agree(judge_name=f"stickers:{folder}")
+    overall, tags = found["overall"], found["groups"]
+    figures: dict[str, Any] = {"verdicts": overall["n"], "prompts": overall["prompts"]}
+    for key, name in (("agreement", "verdict_agreement"), ("kappa", "kappa"), ("bias", "bias")):
+        figures[name] = overall[key]["value"]
+        figures[f"{name}_ci95"] = overall[key]["ci95"]
+        figures[f"{name}_by_tag"] = {t: a[key]["value"] for t, a in tags.items()}
+        figures[f"{name}_by_tag_ci95"] = {
+            t: a[key]["ci95"] for t, a in tags.items() if a[key]["ci95"] is not None
+        }
+    sure = found["overall_sure"]
+    return {
+        **figures,
+        "judge_rate": overall["judge_rate"],
+        "label_rate": overall["label_rate"],
+        "false_yes": overall["false_yes"],
+        "false_no": overall["false_no"],
+        "confusion": overall["confusion"],
+        "unsure": found["unsure"],
+        "verdict_agreement_sure": None if sure is None else sure["agreement"]["value"],
+        "kappa_sure": None if sure is None else sure["kappa"]["value"],
+        "verdict_agreement_by_pixels_by_tag": {
+            t: v["with_labels"]["agreement"]["value"] for t, v in found["by_pixels"].items()
+        },
+        "readings_agree_by_tag": {
+            t: v["with_judge"]["agreement"]["value"] for t, v in found["by_pixels"].items()
+        },
+        "labeller": found["labeller_note"],
+        "labeller_with_itself": found["labeller"],
+        "labels_sha256": found["labels_sha256"],
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
 def measure_all(folder: Path | None, n_scenes: int, settings: Sequence[str]) -> dict[str, Any]:
     """All figures of the weights in `folder` (None: the shipped ones)."""
     from blip3o.stickers.judge import FOLDER, StickerJudge
@@ -174,7 +220,11 @@ def measure_all(folder: Path | None, n_scenes: int, settings: Sequence[str]) -> 
 
     judge = StickerJudge.load(folder or FOLDER)
     figures: dict[str, Any] = {}
+    if NANO_PICTURES in settings:
+        figures[NANO_PICTURES] = on_nano_pictures(folder or FOLDER)
     for name in settings:
+        if name == NANO_PICTURES:
+            continue
         split, level, is_worn = SETTINGS[name]
         started = time.perf_counter()
         seen = list(look(judge, split, level, n_scenes, WearConfig() if is_worn else None))
@@ -190,7 +240,8 @@ def measure_all(folder: Path | None, n_scenes: int, settings: Sequence[str]) -> 
             file=sys.stderr,
             flush=True,
         )
-    figures["false_alarms"] = false_alarms(judge)
+    if set(settings) != {NANO_PICTURES}:
+        figures["false_alarms"] = false_alarms(judge)
     figures["measured"] = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "command": shlex.join(["python", "-m", "evals.judges.stickers_accuracy", *sys.argv[1:]]),
@@ -217,13 +268,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--scenes", type=int, default=2000, help="scenes per setting (default 2000)"
     )
     parser.add_argument(
-        "--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), help="default: all"
-    )
+        "--settings", nargs="+", default=[*SETTINGS, NANO_PICTURES], choices=[*SETTINGS, NANO_PICTURES],
+        help="default: all",
+    )  # fmt: skip
     parser.add_argument("--write", action="store_true", help="store the figures beside the weights")
     args = parser.parse_args(argv)
     figures = measure_all(args.weights, args.scenes, args.settings)
     if args.write:
-        write_metadata(args.weights, {**read_metadata(args.weights), "accuracy": figures})
+        metadata = read_metadata(args.weights)
+        if args.settings == [NANO_PICTURES]:  # the figures on scenes stay: they are of the same weights
+            figures = {**metadata.get("accuracy", {}), NANO_PICTURES: figures[NANO_PICTURES]}
+        write_metadata(args.weights, {**metadata, "accuracy": figures})
     print(json.dumps(figures, indent=1))
 
 

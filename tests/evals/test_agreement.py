@@ -96,9 +96,8 @@ def test_the_order_of_pictures_does_not_matter():
 
 def test_pictures_of_one_prompt_widen_the_interval():
     alone = overall(unweighted(some_pairs(120, 5, groups=1, clusters=120)))
-    repeated = overall(
-        [Pair("a", str(i), p.label, p.verdict) for i, p in enumerate(unweighted(some_pairs(30, 5, groups=1, clusters=30))) for _ in range(4)]
-    )  # fmt: skip
+    few = unweighted(some_pairs(30, 5, groups=1, clusters=30))
+    repeated = overall([Pair("a", str(i), p.label, p.verdict) for i, p in enumerate(few) for _ in range(4)])
     width = lambda f: f.hi - f.lo  # noqa: E731
     assert repeated.n == alone.n == 120
     assert width(repeated.agreement) > 1.5 * width(alone.agreement)

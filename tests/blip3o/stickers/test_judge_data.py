@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from blip3o.stickers import CLASSES, COLORS, SceneConfig, make_scene, render
-from blip3o.stickers.judge_data import WearConfig, bend, blur, make_batch, scramble, wear
+from blip3o.stickers.judge_data import WearConfig, bend, blur, cut_out, make_batch, scramble, wear
 from blip3o.stickers.pixel_color import FAR, ramp_distances
 
 FULL = SceneConfig.level("full")
@@ -67,6 +67,32 @@ def test_scrambling_touches_one_object_and_changes_it():
         assert np.array_equal(out[drawn.masks[1]], image[drawn.masks[1]])
         assert np.abs(out - image)[drawn.masks[0]].mean() > 0.02
         assert 0 <= out.min() and out.max() <= 1 + 1e-5
+
+
+def test_an_object_mixed_with_another_is_neither():
+    """The mix lies between both, and touches nothing but its own place."""
+    rng = np.random.default_rng(1)
+    config = SceneConfig.level("easy", kinds=(("two_object", 1.0),))
+    changed = 0
+    for index in range(30):
+        drawn, donor = (render(make_scene("test", i, config)) for i in (index, index + 1000))
+        image = drawn.image.astype(np.float32) / 255
+        background = np.broadcast_to(image[0, 0], image.shape)
+        other = cut_out(donor.image.astype(np.float32) / 255, donor.masks[0])
+        out = scramble(image, background, drawn.masks, 0, rng, other)
+        assert np.array_equal(out[drawn.masks[1]], image[drawn.masks[1]])
+        assert 0 <= out.min() and out.max() <= 1 + 1e-5
+        changed += np.abs(out - image)[drawn.masks[0]].mean() > 0.02
+    assert changed == 30
+
+
+def test_a_cut_out_holds_the_object_and_nothing_else():
+    image = np.full((20, 20, 3), 0.5, np.float32)
+    mask = np.zeros((20, 20), bool)
+    mask[4:12, 6:10] = True
+    cut = cut_out(image, mask)
+    assert cut.shape == (12, 12, 4) and cut[..., 3].sum() == mask.sum()
+    assert np.array_equal(cut[2:10, 2:6, :3], np.full((8, 4, 3), 0.5, np.float32))
 
 
 def test_scrambled_and_empty_pictures_have_no_objects():

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from blip3o.stickers import make_scene
 from blip3o.stickers.detector import DetectorConfig, calibrate
 from blip3o.stickers.judge_train import (
     ColorStage,
@@ -17,6 +18,8 @@ from blip3o.stickers.judge_train import (
     color_targets,
     loosen,
     operating_points,
+    with_hard_classes,
+    worlds,
 )
 from blip3o.train.loop import LoopConfig, fit
 
@@ -102,3 +105,21 @@ def test_loosened_masks_move_by_one_pixel_and_never_vanish():
     sizes = set(loose[:20].flatten(1).sum(1).tolist())
     assert sizes == {64, 100, 144}
     assert loose[20:].flatten(1).any(1).all()
+
+
+def test_batches_show_hard_classes_and_stay_pure():
+    configs = worlds(("full", "full:counting", "easy"))
+    indices = range(1000, 1030)
+    chosen = with_hard_classes(indices, configs, ("dog", "cup"), 0.3)
+    assert chosen == with_hard_classes(indices, configs, ("dog", "cup"), 0.3)
+    replaced = [k for k, (a, b) in enumerate(zip(indices, chosen, strict=True)) if a != b]
+    assert 8 <= len(replaced) <= 9 and {k % 3 for k in replaced} == {0, 1, 2}  # every world gets some
+    for k in replaced:
+        shown = {s.class_name for s in make_scene("judge", chosen[k], configs[k % 3]).stickers}
+        assert shown & {"dog", "cup"}
+    assert with_hard_classes(indices, configs, (), 0.3) == list(indices)
+
+
+def test_a_level_can_be_narrowed_to_one_kind():
+    (counting,) = worlds(("full:counting",))
+    assert {make_scene("judge", i, counting).kind for i in range(20)} == {"counting"}
