@@ -28,7 +28,7 @@ from blip3o.train.world_data import CellBatch, CellLabels, PictureBatch, TextBat
 if TYPE_CHECKING:
     from blip3o.decoder import FlowPixelDecoder
     from blip3o.train.feature_cache import FeatureBatch
-    from blip3o.unified import Blip3oModel, GenerationOutput
+    from blip3o.unified import Blip3oModel
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -273,7 +273,8 @@ def cell_features(features: Tensor, grid: int) -> Tensor:
 
 
 class GenerationStage:
-    """Latent queries and DiT learn to draw features; the backbone is frozen (the paper's sequential training).
+    """Latent queries and head learn to draw features or latents; the backbone is frozen (the paper's sequential
+    training). The objective is the model's own: flow matching, or regression.
 
     ``draws`` noise levels and noises are drawn for every caption: one pass of the backbone serves them all.
     """
@@ -293,15 +294,15 @@ class GenerationStage:
     def loss(
         self, batch: FeatureBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        condition = self.condition_of(batch).repeat(self.draws, 1, 1)
-        clean = batch.features.repeat(self.draws, 1, 1, 1)
+        # A regression head draws nothing, so the same caption again would be the same sample again.
+        draws = self.draws if self.model.config.objective == "flow" else 1
+        condition = self.condition_of(batch).repeat(draws, 1, 1)
+        clean = batch.features.repeat(draws, 1, 1, 1)
         output = self.model(target=clean, condition=condition, generator=generator)
-        error = (output.prediction.detach().float() - self._velocity(output, clean)).square()
+        if output.timestep is None:
+            spread = clean.var(dim=0).mean()
+            return output.loss, {"unexplained": (output.loss.detach() / spread).item()}
+        error = (output.prediction.detach().float() - output.wanted).square()
         by_sample, noisy = error.mean(dim=(1, 2, 3)), output.timestep >= 500
         halves = {"mse_noisy": by_sample[noisy], "mse_clean": by_sample[~noisy]}
         return output.loss, {key: half.mean().item() for key, half in halves.items() if len(half)}
-
-    @staticmethod
-    def _velocity(output: GenerationOutput, clean: Tensor) -> Tensor:
-        sigma = (output.timestep / 1000).reshape(-1, 1, 1, 1)
-        return (output.x_sigma - clean) / sigma
