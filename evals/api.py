@@ -288,6 +288,16 @@ class ImageGenerator(Model, Protocol):
 
 
 @runtime_checkable
+class ImageEditor(ImageGenerator, Protocol):
+    """Makes pictures from pictures, too: a request's ``images`` are what its prompt is an instruction about.
+
+    Only such models run tasks whose samples bring source pictures; the others are refused before anything is made.
+    """
+
+    takes_images: bool
+
+
+@runtime_checkable
 class Answerer(Model, Protocol):
     """Answers in text."""
 

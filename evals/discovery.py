@@ -32,6 +32,7 @@ _MODELS = {
     "blip3o-4b": ("evals.models.blip3o:create_4b", "the released 4B model"),
     "blip3o-8b": ("evals.models.blip3o:create_8b", "the released 8B model"),
     "images": ("evals.models.images:create", "pictures already made, images:DIR, in a known layout"),
+    "copy-source": ("evals.models.copy_source:create", "the source picture of an edit, unchanged (baseline)"),
     "tiny": ("evals.models.blip3o:create_tiny", "random weights (tests only)"),
     "dummy": ("evals.models.dummy:create", "fake pictures from a hash of the prompt (tests only)"),
 }

@@ -230,6 +230,7 @@ class Prepared:
             1 if task.kind == "understanding" else config.num_images or task.num_images
         )
         self.official = task.samples()
+        self._check_source_pictures()
         limit = config.limit or len(self.official)
         self.samples = spread_evenly(self.official, task.groups, limit)
         self.findings = readymade.match(
@@ -250,6 +251,15 @@ class Prepared:
             model.check_output(root)
         self.store = RunStore(root, verify=options.verify)
         self.session: dict[str, Any] = {}
+
+    def _check_source_pictures(self) -> None:
+        """An edit without its picture would be a picture of the instruction, scored as an edit."""
+        is_edit = self.task.kind == "generation" and any(s.images for s in self.official)
+        if is_edit and not getattr(self.model, "takes_images", False):
+            raise UsageError(
+                f"task {self.task.name!r} gives each prompt a source picture, and model "
+                f"{self.model.identity.name!r} takes none: choose a model that edits, such as nano"
+            )
 
     def _check_capabilities(self) -> None:
         needed = "generate" if self.task.kind == "generation" else "answer"
@@ -290,10 +300,11 @@ class Prepared:
             store.check_is_ours()
             if self.options.fresh:
                 store.clear()
-            wanted = self._new_manifest()
-            is_resumed = store.open_manifest(wanted, fingerprints.differing_keys)
+            is_resumed = store.open_manifest(
+                self._new_manifest, self.fingerprint, fingerprints.differing_keys
+            )
             if is_resumed and self.options.parent is not None:
-                self._renew_parent(wanted)
+                self._renew_parent(self._new_manifest())
             plan = self._plan()
             if self.options.verify and self.task.kind == "generation":
                 store.mend_records(self.samples)

@@ -11,6 +11,10 @@ TASKS = {
         "tasks.generation.dpg:Dpg",
         "1,065 dense prompts, a graph of questions about each, judged by a VQA model",
     ),
+    "edit_stickers": (
+        "tasks.generation.edit_stickers:EditStickers",
+        "240 edits of sticker scenes by instruction, judged by a detector",
+    ),
     "mme": (
         "tasks.understanding.mme:Mme",
         "2,374 yes/no questions in pairs about perception and cognition",

@@ -22,6 +22,7 @@ from evals.models.hub import local_snapshot
 
 # What decides a picture: weights, configurations, tokenizers.
 _DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_ARGUMENTS = ("compat", "without_images")
 _TINY_CARD = {"dtype": "float32", "domain": "test", "is_random": True, "batch_size": 8}
 
 
@@ -83,8 +84,11 @@ class Blip3oAdapter:
     """ImageGenerator and Answerer around ``blip3o.pipeline.Blip3oPipeline``.
 
     ``folder`` None means the random ``tiny`` preset. Further arguments (``--set model.args.X=...``):
-    ``compat``, "default" or "released".
+    ``compat``, "default" or "released"; ``without_images`` true leaves out the source pictures of an editing task,
+    the baseline that shows what the words alone give.
     """
+
+    takes_images = True
 
     def __init__(self, folder: Path | None, name: str, options: ModelOptions) -> None:
         self.folder, self.name, self.options = folder, name, options
@@ -94,8 +98,10 @@ class Blip3oAdapter:
 
     def _check_options(self) -> None:
         for key in self.options.extra:
-            if key != "compat":
-                raise UsageError(f"unknown key 'model.args.{key}'.{suggest(key, ['compat'])}")
+            if key not in _ARGUMENTS:
+                raise UsageError(f"unknown key 'model.args.{key}'.{suggest(key, _ARGUMENTS)}")
+        if not isinstance(self.options.extra.get("without_images", False), bool):
+            raise UsageError("model.args.without_images must be true or false")
         compat = self.options.extra.get("compat")
         if compat not in (None, "default", "released"):
             raise UsageError(f"model.args.compat = {compat!r} is not allowed: default or released")
@@ -119,6 +125,8 @@ class Blip3oAdapter:
         }
         settings = {key: card.get(key) if v is None else v for key, v in wanted.items()}
         settings["dtype"] = card["dtype"] if options.dtype == "auto" else options.dtype
+        if options.extra.get("without_images"):
+            settings["without_images"] = True
         return Identity(
             name=self.name,
             version=str(card.get("version", "1")),
@@ -168,6 +176,7 @@ class Blip3oAdapter:
                 )
         except Blip3oError as error:
             raise ModelError(f"model {self.name!r} cannot be loaded: {error}") from error
+        self._pipeline.set_progress_bar_config(disable=True)  # the run has a bar of its own
 
     def close(self) -> None:
         self._pipeline = None
@@ -188,10 +197,11 @@ class Blip3oAdapter:
         return images
 
     def _call(self, requests: Sequence[GenerationRequest], generators: list[Any]) -> list[Any]:
-        from blip3o.errors import ConfigError
+        from blip3o.errors import ConfigError, WeightsError
 
         first = requests[0]
-        images = [r.images[0] for r in requests] if first.images else None
+        blind = bool(self.options.extra.get("without_images"))
+        images = [list(r.images) for r in requests] if first.images and not blind else None
         try:
             result = self._pipeline(
                 [r.prompt for r in requests],
@@ -202,7 +212,7 @@ class Blip3oAdapter:
                 height=first.height,
                 width=first.width,
             )
-        except ConfigError as error:  # wrong for every sample alike
+        except (ConfigError, WeightsError) as error:  # wrong for every sample alike
             raise ModelError(f"model {self.name!r}: {error}") from error
         return list(result.images)
 
