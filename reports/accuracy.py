@@ -77,14 +77,77 @@ def verdict_accuracy(accuracy: Mapping[str, Any]) -> VerdictAccuracy | None:
     return None
 
 
-def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The figures as {"columns", "rows", "folded", "facts"}, or None when the judge was never measured.
+def own_pictures(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Agreement with labels of pictures that `nano` made: {"rows", "sentences"}, or None when it was never measured.
 
+    A row, per tag and then overall: label, n, and `agreement`, `kappa`, `bias` as (value, interval or None).
+    """
+    found = accuracy.get(OWN_PICTURES)
+    if not isinstance(found, Mapping) or not found.get("verdict_agreement_by_tag"):
+        return None
+    measures = {"agreement": "verdict_agreement", "kappa": "kappa", "bias": "bias"}
+
+    def row(label: str, n: Any, tag: str | None) -> dict[str, Any]:
+        cells = {"label": label, "n": n}
+        for name, key in measures.items():
+            if tag is None:
+                cells[name] = (found.get(key), found.get(f"{key}_ci95"))
+            else:
+                cells[name] = (
+                    (found.get(f"{key}_by_tag") or {}).get(tag),
+                    (found.get(f"{key}_by_tag_ci95") or {}).get(tag),
+                )
+        return cells
+
+    counts = found.get("verdicts_by_tag") or {}
+    rows = [row(_words(t), counts.get(t), t) for t in found["verdict_agreement_by_tag"]]
+    rows.append(row("overall", found.get("verdicts"), None))
+    return {"rows": rows, "sentences": _sentences(found)}
+
+
+def _sentences(found: Mapping[str, Any]) -> list[str]:
+    """What else the labels say, one sentence each; what was not measured is left out."""
+    sentences = []
+    if found.get("labeller"):
+        sentences.append(f"Labelled by {found['labeller']}.")
+    own = found.get("labeller_with_itself")
+    if own:
+        sentences.append(
+            f"On {own['n']} pictures labelled twice the labeller agrees with itself in "
+            f"{own['agreement']['value']:.3f} (kappa {own['kappa']['value']:.3f})."
+        )
+    if found.get("unsure") and found.get("verdict_agreement_sure") is not None:
+        sentences.append(
+            f"{found['unsure']} of the labels are unsure; without them agreement is "
+            f"{found['verdict_agreement_sure']:.3f}, kappa {found['kappa_sure']:.3f}."
+        )
+    if found.get("false_yes") is not None and found.get("false_no") is not None:
+        sentences.append(
+            f"The judge says yes to {found['false_yes']:.3f} of what is labelled wrong and no to "
+            f"{found['false_no']:.3f} of what is labelled right."
+        )
+    pixels, readings = (
+        found.get(k) or {} for k in ("verdict_agreement_by_pixels_by_tag", "readings_agree_by_tag")
+    )
+    if pixels:
+        parts = [f"{_words(t)} {v:.3f}" for t, v in pixels.items()]
+        parts += [f"of both readings on {_words(t)} {v:.3f}" for t, v in readings.items()]
+        sentences.append(f"With colours read from the pixels, agreement: {', '.join(parts)}.")
+    return sentences
+
+
+def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The figures as {"own", "columns", "rows", "folded", "facts"}, or None when the judge was never measured.
+
+    `own` is `own_pictures`. For the rest:
     Mappings with numbers become columns and their keys rows; a mapping inside them (each tag, each of 80 classes)
     becomes a folded table; everything else becomes a fact.
     """
     if not accuracy:
         return None
+    own = own_pictures(accuracy)
+    if own is not None:
+        accuracy = {k: v for k, v in accuracy.items() if k != OWN_PICTURES}
     columns = {
         name: value
         for name, value in accuracy.items()
@@ -102,7 +165,7 @@ def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
         and value not in (None, {}, [])
         and (columns or not _is_figure(value))
     ]
-    if not columns:
+    if not columns and any(map(_is_figure, accuracy.values())):
         columns = {"": {k: v for k, v in accuracy.items() if _is_figure(v)}}
     keys: dict[str, str] = {}
     folded: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -117,6 +180,7 @@ def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
             else:
                 facts.append((f"{_words(column)}, {_words(key)}", _flat(value)))
     return {
+        "own": own,
         "columns": [SETTINGS.get(c, _words(c)) for c in columns],
         "rows": [
             {"label": label, "cells": [columns[c].get(key) for c in columns]}

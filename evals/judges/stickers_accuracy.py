@@ -179,7 +179,11 @@ def on_nano_pictures(folder: Path) -> dict[str, Any]:
 
     found = agree(judge_name=f"stickers:{folder}")
     overall, tags = found["overall"], found["groups"]
-    figures: dict[str, Any] = {"verdicts": overall["n"], "prompts": overall["prompts"]}
+    figures: dict[str, Any] = {
+        "verdicts": overall["n"],
+        "verdicts_by_tag": {t: a["n"] for t, a in tags.items()},
+        "prompts": overall["prompts"],
+    }
     for key, name in (("agreement", "verdict_agreement"), ("kappa", "kappa"), ("bias", "bias")):
         figures[name] = overall[key]["value"]
         figures[f"{name}_ci95"] = overall[key]["ci95"]

@@ -30,3 +30,46 @@ def test_flat_figures_make_one_column():
 
 def test_a_judge_never_measured_has_no_table():
     assert accuracy_tables({}) is None
+
+
+LABELLED = {
+    "verdicts": 4,
+    "verdicts_by_tag": {"colors": 2, "position": 2},
+    "verdict_agreement": 0.8,
+    "verdict_agreement_ci95": [0.7, 0.9],
+    "verdict_agreement_by_tag": {"colors": 0.7, "position": 0.9},
+    "verdict_agreement_by_tag_ci95": {"colors": [0.5, 0.8]},
+    "kappa": 0.5,
+    "kappa_ci95": None,
+    "kappa_by_tag": {"colors": 0.4, "position": None},
+    "bias": 0.05,
+    "bias_ci95": [-0.01, 0.11],
+    "bias_by_tag": {"colors": 0.1, "position": 0.0},
+    "unsure": 1,
+    "verdict_agreement_sure": 0.85,
+    "kappa_sure": 0.6,
+    "labeller": "two people",
+}
+
+
+def test_agreement_with_labels_has_a_table_of_its_own():
+    tables = accuracy_tables({"nano_pictures": LABELLED, "seen_easy": {"f1": 0.99}})
+    assert tables["columns"] == ["held-out scenes, easy"]
+    assert [row["label"] for row in tables["own"]["rows"]] == ["colors", "position", "overall"]
+    colors, position, overall = tables["own"]["rows"]
+    assert colors["agreement"] == (0.7, [0.5, 0.8]) and position["agreement"] == (0.9, None)
+    assert position["kappa"] == (None, None) and overall["bias"] == (0.05, [-0.01, 0.11])
+    assert tables["own"]["sentences"] == [
+        "Labelled by two people.",
+        "1 of the labels are unsure; without them agreement is 0.850, kappa 0.600.",
+    ]
+    assert not any("nano" in name for name, _ in tables["facts"])
+
+
+def test_labels_alone_leave_the_other_tables_empty():
+    tables = accuracy_tables({"nano_pictures": LABELLED})
+    assert tables["own"] and tables["columns"] == tables["rows"] == tables["folded"] == []
+
+
+def test_without_labels_there_is_no_such_table():
+    assert accuracy_tables({"seen_easy": {"f1": 0.99}})["own"] is None
