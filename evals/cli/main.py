@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from typing import Any
 
 import click
@@ -61,12 +62,22 @@ class LazyGroup(click.Group):
         from evals.errors import EvalError
         from evals.redact import redact
 
+        sys.excepthook = _print_without_secrets
         try:
             return super().invoke(ctx)
         except (EvalError, Blip3oError) as error:
             failure = click.ClickException(redact(str(error)))
             failure.exit_code = getattr(error, "exit_code", 1)
             raise failure from error
+
+
+def _print_without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """A fault of ours keeps its traceback, without the passwords that its messages may quote."""
+    import traceback
+
+    from evals.redact import redact
+
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
 def name_twins(command: click.Command, prefix: str) -> None:
