@@ -22,6 +22,7 @@ from evals.errors import InputError
 from evals.plan import Batch
 
 _SYNC_EVERY_S = 2.0
+_decode = json.JSONDecoder().decode
 
 
 def dumps(row: Mapping[str, Any]) -> str:
@@ -88,7 +89,7 @@ def _read_line(line: bytes) -> tuple[dict[str, Any] | None, str | None]:
     """(the object or None, what is wrong with its checksum or None)."""
     problem = line_problem(line)
     try:
-        row = json.loads(line)
+        row = _decode(str(line, "utf-8"))  # from bytes, json.loads would guess the encoding first
     except (ValueError, RecursionError):  # JSONDecodeError, UnicodeDecodeError, nested too deeply
         return None, problem or "not JSON"
     return (row, problem) if isinstance(row, dict) else (None, problem or "not an object")

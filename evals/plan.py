@@ -154,7 +154,8 @@ class Locator:
             return None
         if sample_id != self._id:
             if sample_id == self._next_id:
-                self._move_to(self._at + 1)
+                self._at, self._id = self._at + 1, self._next_id
+                self._next_id = self._id_of(self._at + 1)
             else:
                 found = self._look_up(sample_id)
                 if found is None:

@@ -124,18 +124,23 @@ class RunStore:
 
     # -- manifest -----------------------------------------------------------------------------
 
-    def open_manifest(self, wanted: dict[str, Any], differing: Callable[..., list[str]]) -> bool:
-        """Write ``wanted`` into a new folder, or check it against the one that is there.
+    def open_manifest(
+        self,
+        new: Callable[[], dict[str, Any]],
+        fingerprint: Mapping[str, Any],
+        differing: Callable[..., list[str]],
+    ) -> bool:
+        """Write ``new()`` into a new folder, or check the fingerprint against the one that is there.
 
         Returns True for a resumed run. Raises ConfigMismatchError that names the keys.
         """
         with writing(self.root / MANIFEST), FileLock(self.root / ".manifest.lock"):
             is_new = not (self.root / MANIFEST).exists() and not (self.root / _COPY).exists()
             if is_new:
-                self._write_manifest(wanted)
+                self._write_manifest(new())
                 return False
             recorded = self._read_manifest()
-        lines = differing(recorded["fingerprint"], wanted["fingerprint"], recorded["auto"])
+        lines = differing(recorded["fingerprint"], fingerprint, recorded["auto"])
         if lines:
             raise ConfigMismatchError(
                 f"{self.root} holds a run of another configuration ({'; '.join(lines)}): "
