@@ -61,7 +61,7 @@ from evals.api import MetricValue, Output, Score, ScoreRow
 from evals.checksums import JSON_KEY, is_sound
 from evals.errors import InputError
 from evals.jsonl import dumps, read_rows
-from evals.run_shape import check_manifest, check_results
+from evals.run_shape import check_manifest, check_results, checked_outputs, checked_scores
 from evals.strict_json import parse
 
 if TYPE_CHECKING:
@@ -86,12 +86,14 @@ class RunData:
         return self.manifest["status"] == "finished" and self.results is not None
 
     def outputs(self) -> Iterator[dict[str, Any]]:
-        """Rows of ``outputs.jsonl``."""
-        return read_rows(self.root / "outputs.jsonl")
+        """Rows of ``outputs.jsonl``. Raises InputError naming a damaged line."""
+        path = self.root / "outputs.jsonl"
+        return checked_outputs(read_rows(path), path)
 
     def scores(self) -> Iterator[dict[str, Any]]:
-        """Rows of ``scores.jsonl``."""
-        return read_rows(self.root / "scores.jsonl")
+        """Rows of ``scores.jsonl``. Raises InputError naming a damaged line."""
+        path = self.root / "scores.jsonl"
+        return checked_scores(read_rows(path), path)
 
     def metric_values(self) -> list[MetricValue]:
         """The metrics as typed values, in printing order."""

@@ -7,10 +7,12 @@ here may be anything, so that a later version can add some.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.errors import InputError, shown
 from evals.recorded import Field
 
 Check = Callable[[Field], Any]
@@ -24,6 +26,57 @@ def check_manifest(data: Mapping[str, Any], path: Path) -> None:
 def check_results(data: Mapping[str, Any], path: Path) -> None:
     """Raises InputError, naming the file and the key."""
     _members(Field(data, str(path)), _RESULTS)
+
+
+def checked_outputs(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of ``outputs.jsonl``. Raises InputError, naming the line, for the first that is none.
+
+    A picture lies below `images/` of its own folder: a page made from somebody else's run must not
+    show what lies elsewhere on this machine.
+    """
+    for number, row in enumerate(rows, 1):
+        picture, status = row.get("path"), row.get("status")
+        if (
+            not _has_place(row)
+            or not _are(str, row.get("prompt"), row.get("group"))
+            or not _are_optional(str, picture, row.get("text"), row.get("error"))
+            or status not in ("ok", "error")
+        ):
+            raise InputError(f"{path}:{number}: is no output; the keys are described in evals.results")
+        if picture is not None and (
+            not picture.startswith("images/") or ".." in picture.split("/") or "\0" in picture
+        ):
+            raise InputError(f"{path}:{number}: path {shown(picture)} is not below images/")
+        yield row
+
+
+def checked_scores(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of ``scores.jsonl``. Raises InputError, naming the line, for the first that is none."""
+    for number, row in enumerate(rows, 1):
+        value, unscored = row.get("value"), row.get("unscored")
+        is_number = type(value) in (int, float) and math.isfinite(value)
+        if (
+            not _has_place(row)
+            or not _are_optional(str, row.get("reason"), row.get("answer"), unscored)
+            or not _are_optional(dict, row.get("details"))
+            or is_number is (unscored is not None)
+            or (value is None) is (unscored is None)
+        ):
+            raise InputError(f"{path}:{number}: is no score; the keys are described in evals.results")
+        yield row
+
+
+def _has_place(row: Mapping[str, Any]) -> bool:
+    index = row.get("image_index")
+    return _are(str, row.get("sample_id")) and type(index) is int and index >= 0
+
+
+def _are(kind: type, *values: Any) -> bool:
+    return all(type(value) is kind for value in values)
+
+
+def _are_optional(kind: type, *values: Any) -> bool:
+    return all(value is None or type(value) is kind for value in values)
 
 
 def _members(field: Field, shape: Mapping[str, Check]) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BUDGET_BYTES = 8_000_000  # of all pictures in a page, after base64
 MAX_PICTURES = 12_000  # a page beyond this shows prompts spread evenly, and says so
 CRISP_BELOW_PX = 128  # pictures smaller than this are enlarged without smoothing
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_BOXES = 24
 PROBES = 12
 PER_BLOCK = 240  # pictures; the first page shows 96
@@ -73,7 +74,8 @@ def open_picture(path: Path) -> Image | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            # By content, whatever the name says; only what runs hold, as Pillow starts Ghostscript for EPS.
+            with Image.open(path, formats=FORMATS) as image:
                 return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
         return None
@@ -231,14 +233,23 @@ def _output(
 def _boxes(detections: Any) -> Iterable[list[Any]]:
     if not isinstance(detections, dict):
         return
-    rows = [(name, row) for name, found in detections.items() for row in found or ()]
+    rows = [
+        (name, row)
+        for name, found in detections.items()
+        for row in (found if isinstance(found, list) else ())
+    ]
     for name, row in rows[:MAX_BOXES]:
-        if len(row) == 5:
+        if isinstance(row, list) and len(row) == 5 and all(map(_is_finite, row)):
             yield [
                 shortened(str(name), 40),
                 *(round(float(x), 1) for x in row[:4]),
                 round(float(row[4]), 3),
             ]
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e30
+
 
 
 def shown_samples(samples: pandas.DataFrame) -> pandas.DataFrame:

@@ -234,7 +234,7 @@ def to_svg(fig: Figure, title: str, description: str) -> str:
     head = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
     svg = re.sub(
         r"<svg[^>]*?viewBox=\"([^\"]*)\"[^>]*>",
-        rf'<svg viewBox="\1" role="img">{head}',
+        lambda m: f'<svg viewBox="{m[1]}" role="img">{head}',  # a name may hold a backslash
         svg,
         count=1,
     )
