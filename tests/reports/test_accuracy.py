@@ -1,4 +1,6 @@
-from reports.accuracy import accuracy_tables
+from types import SimpleNamespace
+
+from reports.accuracy import accuracy_tables, readings_agreement
 
 
 def test_settings_become_columns_and_measures_rows():
@@ -73,3 +75,12 @@ def test_labels_alone_leave_the_other_tables_empty():
 
 def test_without_labels_there_is_no_such_table():
     assert accuracy_tables({"seen_easy": {"f1": 0.99}})["own"] is None
+
+
+def test_both_readings_of_colours_agree_where_the_verdicts_are_equal():
+    pictures = [
+        SimpleNamespace(value=value, details={"pixel_color_correct": by_pixels})
+        for value, by_pixels in [(1.0, True), (0.0, False), (1.0, False), (0.0, None)]
+    ]
+    assert readings_agreement(pictures) == 2 / 3
+    assert readings_agreement([SimpleNamespace(value=1.0, details={})]) is None

@@ -40,11 +40,12 @@
   byId("f-half-label").hidden = !data.samples.some((s) => s.h === true);
   byId("f-runs-label").hidden = !isComparison;
   const total = data.samples.reduce((n, s) => n + s.o.length, 0);
-  data.samples.forEach((sample) => {
-    sample.search = [sample.p, sample.id, ...sample.o.flatMap((o) => [o.r, o.u, o.a, o.x])].filter(Boolean).join("\n").toLowerCase();
+  // Made when first asked for: a page of ten thousand outputs should open before it is searched.
+  const searchOf = (sample) => sample.search ??= [sample.p, sample.id, ...sample.o.flatMap((o) => [o.r, o.u, o.a, o.x])].filter(Boolean).join("\n").toLowerCase();
+  function meanOf(sample) {
     const scored = sample.o.filter((o) => o.v !== null);
-    sample.mean = scored.length ? scored.reduce((n, o) => n + o.v, 0) / scored.length : -1;
-  });
+    return scored.length ? scored.reduce((n, o) => n + o.v, 0) / scored.length : -1;
+  }
 
   function agreement(sample) {
     const right = runs.map((_, run) => {
@@ -57,8 +58,8 @@
   const ORDERS = {
     "": null,
     number: (a, b) => a.id.localeCompare(b.id, "en", { numeric: true }),
-    worst: (a, b) => a.mean - b.mean,
-    best: (a, b) => b.mean - a.mean,
+    worst: (a, b) => meanOf(a) - meanOf(b),
+    best: (a, b) => meanOf(b) - meanOf(a),
   };
 
   function apply() {
@@ -73,7 +74,7 @@
       if (group !== null && sample.g !== group) continue;
       if (half !== "" && sample.h !== (half === "unseen")) continue;
       if (both !== "" && agreement(sample) !== both) continue;
-      if (!texts.every((text) => sample.search.includes(text))) continue;
+      if (!texts.every((text) => searchOf(sample).includes(text))) continue;
       const matching = new Set(sample.o.filter(fits));
       if (!matching.size) continue;
       outputs += matching.size;
