@@ -23,14 +23,14 @@ from blip3o.vision.autoencoder import Autoencoder
 VAE_CONFIG: dict[str, Any] = {
     "sample_size": 64,
     "latent_channels": 16,
-    "block_out_channels": (16, 24, 40, 48),
+    "block_out_channels": (16, 24, 32, 48),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "mid_block_add_attention": False,
 }
-LOOP = LoopConfig(steps=20000, lr=2e-3, warmup_steps=100, ema_decay=0.998, seed=7)
+LOOP = LoopConfig(steps=8000, lr=2e-3, warmup_steps=100, ema_decay=0.998, seed=7)
 KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 0.5
 

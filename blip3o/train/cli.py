@@ -1,13 +1,13 @@
-"""``blip3o train``: recipes by name."""
+"""``blip3o train``: recipes by name or file."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import click
 
-RECIPES = ("nano",)
 NANO_STAGES = (
     "tokenizer",
     "clip",
@@ -21,27 +21,59 @@ NANO_STAGES = (
 
 
 @click.command()
-@click.argument("recipe", type=click.Choice(RECIPES))
+@click.argument("recipe")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs/train-nano"),
+    default=None,
+    help="Folder of the run; an interrupted one resumes. Default runs/train-RECIPE.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting in place of the recipe's own, e.g. loop.steps=100 or data.0.paths='[a.tar]' (repeatable).",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Count parameters, memory and time on no device at all, print them and stop.",
+)
+@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="With --dry-run: processes.")
+@click.option(
+    "--peak-tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    default=989.0,
     show_default=True,
-    help="Folder of the stages; finished ones are kept, an interrupted one resumes.",
+    help="With --dry-run: peak of one device in TFLOP/s (989: H100 and H200 in bf16).",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.4,
+    show_default=True,
+    help="With --dry-run: share of the peak that the run reaches.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object.")
+@click.option(
+    "--tracking-uri",
+    default=None,
+    help="Curves go to this MLflow store, e.g. sqlite:///runs/mlflow.db. Default: none.",
 )
 @click.option(
     "--stage",
     "stages",
     multiple=True,
     type=click.Choice(NANO_STAGES),
-    help="Only these stages (repeatable); default all, in order.",
+    help="nano: only these stages (repeatable); default all, in order.",
 )
 @click.option(
     "--minutes",
     "minutes",
     multiple=True,
     metavar="STAGE=MINUTES",
-    help="Time budget of a stage, in minutes; the learning rate anneals to its end within it (repeatable).",
+    help="nano: time budget of a stage, in minutes; its learning rate anneals within it (repeatable).",
 )
 @click.option(
     "--threads",
@@ -51,18 +83,61 @@ NANO_STAGES = (
 )
 def train(
     recipe: str,
-    output: Path,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    devices: int,
+    peak_tflops: float,
+    share: float,
+    as_json: bool,
+    tracking_uri: str | None,
     stages: tuple[str, ...],
     minutes: tuple[str, ...],
     threads: int | None,
 ) -> None:
-    """Train RECIPE from nothing. `nano`: the bundled model, on the sticker world."""
+    """Train RECIPE: `nano` (the bundled model, from nothing), a recipe that ships, or a YAML file."""
     import torch
 
     from blip3o.errors import Blip3oError
-    from blip3o.train.nano import TRAINED_STAGES, NanoTrainer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if threads:
+        torch.set_num_threads(threads)
+    folder = output or Path("runs") / f"train-{Path(recipe).stem}"
+    try:
+        if recipe == "nano":
+            _refuse_for_nano(overrides, dry_run, tracking_uri)
+            _train_nano(folder, stages, minutes)
+            return
+        if stages or minutes:
+            raise click.UsageError("--stage and --minutes belong to nano; use --set loop.max_minutes=N")
+        from blip3o.train.recipe import load_recipe
+
+        settings = load_recipe(recipe, overrides)
+        if dry_run:
+            from blip3o.train.estimate import describe, estimate
+
+            found = estimate(settings, processes=devices, peak_tflops=peak_tflops, share=share)
+            click.echo(json.dumps(found.to_dict()) if as_json else describe(found))
+            return
+        from blip3o.train.curves import mlflow_curves
+        from blip3o.train.loop import Hooks
+        from blip3o.train.run_recipe import run_recipe
+
+        with mlflow_curves(tracking_uri, folder.name) as log:
+            click.echo(run_recipe(settings, folder, Hooks(log=log)))
+    except Blip3oError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _refuse_for_nano(overrides: tuple[str, ...], dry_run: bool, tracking_uri: str | None) -> None:
+    if overrides or dry_run or tracking_uri:
+        raise click.UsageError("--set, --dry-run and --tracking-uri belong to recipes in YAML, not to nano")
+
+
+def _train_nano(folder: Path, stages: tuple[str, ...], minutes: tuple[str, ...]) -> None:
+    from blip3o.train.nano import TRAINED_STAGES, NanoTrainer
+
     budgets: dict[str, float] = {}
     for entry in minutes:
         name, _, value = entry.partition("=")
@@ -76,11 +151,6 @@ def train(
             raise click.UsageError(
                 f"--minutes {entry!r}: '{value}' is not a number of minutes"
             ) from None
-        if budgets[name] <= 0:
+        if not 0 < budgets[name] < float("inf"):
             raise click.UsageError(f"--minutes {entry!r}: must be greater than 0")
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        NanoTrainer(output, minutes=budgets).run(stages or NANO_STAGES)
-    except Blip3oError as error:
-        raise click.ClickException(str(error)) from error
+    NanoTrainer(folder, minutes=budgets).run(stages or NANO_STAGES)

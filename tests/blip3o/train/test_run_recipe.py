@@ -1,0 +1,273 @@
+"""Recipes on real files: a tiny model learns from archives and conversations, resumes, and is saved as a pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import tarfile
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from blip3o.cli import main
+from blip3o.errors import ConfigError, DataError
+from blip3o.pipeline import Blip3oPipeline
+from blip3o.presets import build_tiny
+from blip3o.train.estimate import estimate
+from blip3o.train.recipe import load_recipe, named_recipes, recipe_from_dict
+from blip3o.train.records_stage import learn_only
+from blip3o.train.run_recipe import load_parts, make_stage, prepare, run_recipe
+from blip3o.vision.encoders import OpenClipEncoder
+from blip3o.vision.feature_space import FeatureSpace
+from blip3o.vision.preprocess import UNIT_MEAN, UNIT_STD, Preprocess
+from blip3o.vision.targets import Target
+
+TOWER = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
+    "text_cfg": {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 36), (number * 29 % 256, 90, 200)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model with its target encoder, two archives of captions, and conversations."""
+    folder = tmp_path_factory.mktemp("recipe")
+    build_tiny().save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    encoder = OpenClipEncoder.from_config(TOWER, layer=-2)
+    pixels = torch.randn(16, 3, 32, 32)
+    space = FeatureSpace.fit(encoder(pixels), 6)
+    size = Preprocess(size_px=32, mean=UNIT_MEAN, std=UNIT_STD)
+    target = Target(encoder, size, {"kind": "open_clip", "model": TOWER, "layer": -2}, space)
+    target.save_pretrained(folder / "model" / "target_encoder")
+    for shard in range(2):
+        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
+            for i in range(6):
+                for name, content in ((f"{i}.png", png(6 * shard + i)), (f"{i}.txt", b"a photo of a dog")):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+    (folder / "pictures").mkdir()
+    rows = []
+    for i in range(6):
+        (folder / "pictures" / f"{i}.png").write_bytes(png(i))
+        turns = [
+            {"from": "human", "value": "<image>\nWhat is it? <|im_end|>"},
+            {"from": "gpt", "value": "a dog"},
+        ]
+        rows.append({"id": str(i), "image": f"{i}.png", "conversations": turns})
+    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def values(folder, stage="generation", **changes):
+    data = [{"name": "pictures", "layout": "webdataset", "paths": [str(folder / "*.tar")]}]
+    if stage in ("joint", "understanding"):
+        talk = {
+            "name": "talk",
+            "layout": "jsonl",
+            "paths": [str(folder / "talk.jsonl")],
+            "kind": "conversations",
+            "root": str(folder / "pictures"),
+        }
+        data = [*data, talk] if stage == "joint" else [talk]
+    return {
+        "model": str(folder / "model"),
+        "stage": stage,
+        "data": data,
+        "batch_size": 3,
+        "text_batch_size": 2 if stage != "generation" else 0,
+        "workers": 0,
+        "frozen_dtype": "float32",
+        "loop": {"steps": 4, "lr": 1e-3, "warmup_steps": 0, "bf16": False, "log_every": 1},
+        **changes,
+    }
+
+
+def changed(before, after):
+    """Top-level parts whose parameters differ."""
+    after = dict(after.named_parameters())
+    return {
+        name.split(".")[0]
+        for name, value in before.named_parameters()
+        if not torch.equal(value, after[name])
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "learned"),
+    [
+        ("generation", {"queries", "dit"}),
+        ("joint", {"backbone", "queries", "dit"}),
+        ("understanding", {"backbone"}),
+    ],
+)
+def test_each_stage_learns_its_parts_and_no_other(folder, tmp_path, stage, learned):
+    saved = run_recipe(recipe_from_dict(values(folder, stage)), tmp_path)
+    before, after = (Blip3oPipeline.from_pretrained(f) for f in (folder / "model", saved))
+    assert changed(before.model, after.model) == learned
+    rows = [json.loads(line) for line in (tmp_path / "train/log.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "loss" in row]
+    assert len(steps) == 4 and ("text" in steps[0]) == (stage != "generation")
+    assert ("seconds_target_encoder" in steps[0]) == (stage != "understanding")
+    assert after("a photo of a dog").images[0].size == (32, 32)
+    tallies = json.loads((tmp_path / "data.json").read_text())
+    assert all(tally["bad"] == 0 and tally["read"] > 0 for tally in tallies.values())
+
+
+def test_an_interrupted_run_ends_where_an_undisturbed_one_does(folder, tmp_path, monkeypatch):
+    recipe = recipe_from_dict(values(folder, "joint"))
+    often = dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, save_every_s=0.0))
+    whole = Blip3oPipeline.from_pretrained(run_recipe(recipe, tmp_path / "whole"))
+    from blip3o.train.records_stage import RecordsStage
+
+    original, calls = RecordsStage.loss, []
+
+    def interrupted(self, batch, generator):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, batch, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordsStage, "loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(often, tmp_path / "parts")
+    resumed = Blip3oPipeline.from_pretrained(run_recipe(often, tmp_path / "parts"))
+    assert changed(whole.model, resumed.model) == set()
+
+
+def test_query_only_backward_gives_the_same_gradients(folder):
+    """float64: the prompt without gradients against a key/value cache, and the whole graph."""
+    pipeline, target = load_parts(recipe_from_dict(values(folder)))
+    recipe = recipe_from_dict(values(folder))
+    prepare(pipeline, recipe)
+    from blip3o.train.distributed import Processes
+
+    stage = make_stage(recipe, pipeline, target, Processes())
+    (batch,) = stage.batch(0)
+    model = pipeline.model.double()
+    gradients = []
+    for short in (True, False):
+        model.zero_grad()
+        condition = model.encode_condition(
+            batch.input_ids, batch.attention_mask, query_only_backward=short
+        )
+        features = target(batch.target).double()
+        draws = {"u": torch.full((3,), 0.3).double(), "noise": torch.ones_like(features)}
+        drop = torch.zeros(3, dtype=torch.bool)
+        model(target=features, condition=condition, drop=drop, **draws).loss.backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and "queries.latent_queries" in gradients[0]
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-9, atol=1e-14), name
+
+
+def test_conversations_are_written_as_the_chat_template_writes_them(folder):
+    recipe = recipe_from_dict(values(folder, "understanding"))
+    pipeline, target = load_parts(recipe)
+    from blip3o.train.distributed import Processes
+
+    (batch,) = make_stage(recipe, pipeline, target, Processes()).batch(0)
+    tokenizer = pipeline.tokenizer
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "\nWhat is it? "}]},
+        {"role": "assistant", "content": "a dog"},
+    ]
+    template = tokenizer.apply_chat_template(messages, tokenize=False)
+    row = batch.input_ids[0][batch.attention_mask[0].bool()]
+    pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert int((batch.input_ids == pad).sum()) == sum(batch.patches.tokens)
+    text = tokenizer.decode(row).replace("<|image_pad|>" * batch.patches.tokens[0], "<|image_pad|>")
+    # the user typed <|im_end|>: it is there as text and ends nothing
+    assert text.replace("<|im_end|>", "") == template.replace("<|im_end|>", "")
+    ends = int((row == tokenizer.convert_tokens_to_ids("<|im_end|>")).sum())
+    assert ends == template.count("<|im_end|>")
+    learned = batch.labels[0][batch.labels[0] != -100]
+    assert tokenizer.decode(learned) == "a dog<|im_end|>"
+
+
+def test_records_that_are_too_long_are_counted_as_bad(folder, tmp_path):
+    recipe = recipe_from_dict(values(folder, max_length=12))
+    with pytest.raises(DataError, match=r"data set 'pictures': .* are bad.*at most 12"):
+        run_recipe(
+            dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, steps=400)), tmp_path
+        )
+
+
+def test_a_pattern_that_matches_nothing_is_refused(folder):
+    with pytest.raises(ConfigError, match=r"pattern 'quries\.\*' matches no parameter"):
+        learn_only(build_tiny().model, ["quries.*"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stge": 1}, "unknown key recipe.stge; did you mean stage"),
+        ({"loop": {"steps": 1, "lr": 1e-3, "stps": 2}}, "did you mean steps"),
+        ({"loop": {"steps": "many", "lr": 1e-3}}, "loop.steps must be a whole number, got 'many'"),
+        ({"loop": {"steps": 1}}, "loop lacks lr"),
+        ({"stage": "genration"}, "stage 'genration' is unknown: one of understanding"),
+        ({"text_weight": 1.0}, "no data has conversations; text_batch_size 0"),
+        ({"image_weight": 0.0}, "captions is unused: image_weight is 0"),
+        ({"data": []}, "data is empty"),
+        ({"data": [{"name": "a", "layout": "tar", "paths": ["x"]}]}, "'tar' is unknown: one of"),
+        ({"data": [{"name": "a", "layout": "json", "paths": "x"}]}, "paths must be a list"),
+        ({"data": [{"name": "a", "layout": "json", "paths": ["$NOT_SET/x"]}]}, "has no NOT_SET"),
+    ],
+)
+def test_bad_recipes_are_refused_before_any_weight_loads(folder, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe_from_dict(values(folder, **changes))
+
+
+def test_the_command_trains_a_file_and_reports_mistakes_in_one_line(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values(folder)))
+    database = f"sqlite:///{tmp_path}/curves.db"
+    command = ["train", "mine.yaml", "--set", "loop.steps=2", "--tracking-uri", database]
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "runs/train-mine/model/config.json").is_file()
+    import mlflow
+
+    (run,) = mlflow.MlflowClient(database).search_runs(["1"])
+    assert run.info.status == "FINISHED" and run.data.params["lr"] == "0.001"
+    assert len(mlflow.MlflowClient(database).get_metric_history(run.info.run_id, "loss")) == 2
+    for command, message in (
+        (["train", "nanoo"], "'nanoo' is neither a recipe nor a file"),
+        (["train", "mine.yaml", "--set", "loop.lr"], "write it as key=value"),
+        (["train", "mine.yaml", "--set", "data.3.name=x"], "there is no entry 3; entries 0 to 0"),
+        (["train", "mine.yaml", "--stage", "clip"], "belong to nano"),
+        (["train", "nano", "--set", "a=1"], "not to nano"),
+    ):
+        refused = CliRunner().invoke(main, command)
+        assert refused.exit_code != 0 and message in refused.output, refused.output
+
+
+def test_released_recipes_hold_the_released_settings_and_are_estimated(monkeypatch):
+    """Sizes: 1.36 billion learn (queries and DiT). Arithmetic: the frozen target tower's 9 TFLOP dominate."""
+    monkeypatch.setenv("BLIP3O_DATA", "/data")
+    names = ["blip3o-4b-pretrain", "blip3o-4b-sft", "blip3o-8b-pretrain", "blip3o-8b-sft"]
+    assert named_recipes() == names
+    pretrain, sft = (load_recipe(f"blip3o-4b-{kind}") for kind in ("pretrain", "sft"))
+    assert pretrain.loop.lr == sft.loop.lr == 1e-4 and pretrain.loop.clip_norm == 1.0
+    assert pretrain.loop.min_lr_ratio == 0.1 and sft.loop.min_lr_ratio == 0.0
+    assert pretrain.max_length == 512 and pretrain.fresh_head and not sft.fresh_head
+    found = estimate(pretrain, processes=32)
+    assert found.samples == 150_000 * 512
+    assert found.learned == pytest.approx(1.36e9, rel=0.01)
+    assert 10e12 < found.flops_per_sample < 13e12
+    alone = estimate(dataclasses.replace(pretrain), processes=1)
+    assert alone.memory_gb_per_process > 4 * found.memory_gb_per_process / 2
