@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,20 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
         parts += [f"of both readings on {_words(t)} {v:.3f}" for t, v in readings.items()]
         sentences.append(f"With colours read from the pixels, agreement: {', '.join(parts)}.")
     return sentences
+
+
+def readings_agreement(pictures: Iterable[Any]) -> float | None:
+    """Share of a run's pictures whose verdict is the same with the colours that the pixels inside the masks have.
+
+    Args: pictures: things with `value` and `details`, the verdict by pixels under `pixel_color_correct`. None without
+    any: another judge.
+    """
+    equal = [
+        bool(p.value) == bool(p.details["pixel_color_correct"])
+        for p in pictures
+        if p.details.get("pixel_color_correct") is not None
+    ]
+    return sum(equal) / len(equal) if equal else None
 
 
 def accuracy_tables(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:

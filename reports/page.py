@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evals.api import MetricValue
 from evals.results import RunData
 from reports import confusion, definitions, plots, published, tables
-from reports.accuracy import accuracy_tables, verdict_accuracy
+from reports.accuracy import accuracy_tables, readings_agreement, verdict_accuracy
 from reports.banners import banners, is_stickers
 from reports.credits import credits_of
 from reports.downloads import CSV, File, as_json, csv_file, json_file, stem_of
@@ -37,10 +37,10 @@ def run_page(run: RunData) -> dict[str, Any]:
     groups = [m for m in metrics if m.name in task["groups"]]
     headline = metrics[0] if metrics and run.is_finished else None
     halves = [m for m in metrics if m.name in HALVES and m.value is not None]
-    by_pixels = _by_pixels(groups, metrics)
+    pictures = confusion.asked_pictures(run.root, samples)
+    by_pixels = _by_pixels(groups, metrics, pictures)
     placed = {m.name for m in (*groups, *halves, *(e["pixels"] for e in by_pixels))}
     placed |= {headline.name} if headline else set()
-    pictures = confusion.asked_pictures(run.root, samples)
     matrices = confusion.matrices(pictures, samples)
     classes = confusion.class_table(pictures)
     accuracy = (manifest["judge"] or {}).get("accuracy") or {}
@@ -140,11 +140,19 @@ def both_widths(
 
 
 def _by_pixels(
-    groups: Sequence[MetricValue], metrics: Sequence[MetricValue]
+    groups: Sequence[MetricValue],
+    metrics: Sequence[MetricValue],
+    pictures: Sequence[confusion.Asked],
 ) -> list[dict[str, Any]]:
+    """Groups whose verdicts exist with both readings of colours; `agreement`: share of pictures with equal verdicts."""
     named = {m.name: m for m in metrics}
     return [
-        {"name": g.name, "judge": g, "pixels": named[f"{g.name}_by_pixels"]}
+        {
+            "name": g.name,
+            "judge": g,
+            "pixels": named[f"{g.name}_by_pixels"],
+            "agreement": readings_agreement(p for p in pictures if p.group == g.name),
+        }
         for g in groups
         if f"{g.name}_by_pixels" in named
     ]
