@@ -18,6 +18,9 @@ from evals.store import RunStore
 
 log = logging.getLogger("evals")
 
+# Folders in which MLflow keeps copies of what runs logged: a manifest in there is no run of ours.
+_OF_MLFLOW = {"mlartifacts", "mlruns", "artifacts"}
+
 
 def write_report(root: Path) -> None:
     """Write ``report.html`` of a finished run."""
@@ -92,7 +95,7 @@ def run_folders(places: Iterable[str | Path]) -> list[Path]:
             if "manifest.json" in files:
                 mine.append(Path(folder))
                 inner.clear()  # a run folder holds no other, and thousands of folders of pictures
-            inner[:] = sorted(i for i in inner if not i.startswith("."))
+            inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in _OF_MLFLOW)
         if not mine:
             raise InputError(f"{place} is no run folder and holds none")
         found += mine
