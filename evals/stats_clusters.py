@@ -7,6 +7,7 @@ says which interval is used when.
 from __future__ import annotations
 
 import math
+from array import array as array_type
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -48,7 +49,8 @@ class Clusters:
 
 
 def checked(values: Iterable[float]) -> np.ndarray:
-    array = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype=np.float64)
+    is_compact = isinstance(values, (np.ndarray, array_type))
+    array = np.asarray(values if is_compact else list(values), dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"values must be one number per sample, got shape {array.shape}")
     bad = int((~np.isfinite(array)).sum())
@@ -80,6 +82,9 @@ def integer_codes(labels: Sequence[Hashable] | None, n: int) -> np.ndarray:
         return np.arange(n)
     if len(labels) != n:
         raise ValueError(f"{n} values but {len(labels)} labels")
+    if isinstance(labels, (np.ndarray, array_type)):  # numbers already: no object per sample
+        _, first, inverse = np.unique(np.asarray(labels), return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[inverse]
     seen: dict[Hashable, int] = {}
     return np.fromiter((seen.setdefault(label, len(seen)) for label in labels), np.int64, n)
 

@@ -6,8 +6,9 @@ intervals resample. Unscored rows are left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from evals.api import MetricValue, ScoreRow, Terms
 
@@ -37,27 +38,24 @@ class GroupMean:
     higher_is_better: bool = True
 
     def terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
-        return _terms(self._mine(rows), self.detail)
-
-    def _mine(self, rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-        return [r for r in rows if self.group is None or r.group == self.group]
+        mine = [r for r in rows if self.group is None or r.group == self.group]
+        return _terms(mine, self.detail)
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         from evals import stats
 
-        mine = self._mine(rows)
-        terms = _terms(mine, self.detail)
-        if terms is None:
-            note = "nothing was scored" if mine else "no samples in this run"
+        found = _collect(rows, None if self.group is None else (self.group,), self.detail)
+        if not found.values:
+            note = "nothing was scored" if found.rows else "no samples in this run"
             return MetricValue(
-                self.name, None, 0, len(mine), None, self.unit, self.higher_is_better, 0, None, note
+                self.name, None, 0, found.rows, None, self.unit, self.higher_is_better, 0, None, note
             )
-        estimate = stats.mean(terms.values, terms.clusters, bounded=True)
+        estimate = stats.mean(found.values, found.clusters, bounded=True)
         return MetricValue(
             name=self.name,
             value=estimate.value,
             n=estimate.n,
-            unscored=len(mine) - len(terms.values),
+            unscored=found.rows - len(found.values),
             ci95=None if estimate.ci is None else (estimate.ci[0], estimate.ci[1]),
             unit=self.unit,
             higher_is_better=self.higher_is_better,
@@ -80,25 +78,18 @@ class MeanOfGroups:
     higher_is_better: bool = True
 
     def terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
-        terms = self._terms(rows)
-        return terms if terms is not None and not self._missing(terms) else None
-
-    def _terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
-        mine = [r for r in rows if r.group in self.groups]
-        return _terms(mine, self.detail, with_strata=True)
-
-    def _missing(self, terms: Terms | None) -> list[str]:
-        present = set(terms.strata or ()) if terms is not None else set()
-        return [g for g in self.groups if g not in present]
+        terms = _terms([r for r in rows if r.group in self.groups], self.detail, with_strata=True)
+        is_whole = terms is not None and set(terms.strata or ()) >= set(self.groups)
+        return terms if is_whole else None
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         from evals import stats
 
-        terms = self._terms(rows)
-        n = 0 if terms is None else len(terms.values)
-        unscored = sum(r.group in self.groups for r in rows) - n
-        missing = self._missing(terms)
-        if terms is None or missing:
+        found = _collect(rows, self.groups, self.detail)
+        n, present = len(found.values), set(found.strata)
+        unscored = found.rows - n
+        missing = [g for number, g in enumerate(self.groups) if number not in present]
+        if missing or not found.values:
             return MetricValue(
                 self.name,
                 None,
@@ -108,8 +99,7 @@ class MeanOfGroups:
                 higher_is_better=self.higher_is_better,
                 note=f"not given: no scores for {', '.join(missing)}",
             )
-        assert terms.strata is not None
-        estimate = stats.mean_of_strata(terms.values, terms.strata, terms.clusters, bounded=True)
+        estimate = stats.mean_of_strata(found.values, found.strata, found.clusters, bounded=True)
         return MetricValue(
             name=self.name,
             value=estimate.value,
@@ -121,6 +111,35 @@ class MeanOfGroups:
             clusters=estimate.n_clusters,
             method=estimate.method,
         )
+
+
+@dataclass
+class _Found:
+    """The scored rows of some groups, as numbers: 20 bytes a row, for runs of millions."""
+
+    rows: int = 0
+    values: array = field(default_factory=lambda: array("d"))
+    # The 64-bit hash of the sample id: in a million samples two agree with a chance of 3e-8.
+    clusters: array = field(default_factory=lambda: array("q"))
+    strata: array = field(default_factory=lambda: array("i"))  # index into the groups
+
+
+def _collect(
+    rows: Iterable[ScoreRow], groups: Collection[str] | None, detail: str | None
+) -> _Found:
+    """One pass over the rows of ``groups`` (None: of all)."""
+    found = _Found()
+    numbers = {group: number for number, group in enumerate(groups or ())}
+    for row in rows:
+        if groups is not None and row.group not in numbers:
+            continue
+        found.rows += 1
+        value = value_of(row, detail)
+        if value is not None:
+            found.values.append(value)
+            found.clusters.append(hash(row.sample_id))
+            found.strata.append(numbers.get(row.group, 0))
+    return found
 
 
 def _terms(
