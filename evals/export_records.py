@@ -118,7 +118,7 @@ def to_lmms_eval(runs: Sequence[RunData]) -> str:
         "versions": {task: run.manifest["task"]["version"] for task, run in sorted(seen.items())},
         "n-shot": dict.fromkeys(sorted(seen), 0),
         "higher_is_better": {
-            task: {m.name: m.higher_is_better for m in run.metric_values()}
+            task: {_lmms_name(m.name): m.higher_is_better for m in run.metric_values()}
             for task, run in sorted(seen.items())
         },
         "n-samples": {
@@ -146,10 +146,15 @@ def _lmms_results(run: RunData) -> dict[str, Any]:
     found: dict[str, Any] = {"alias": run.manifest["task"]["name"]}
     for metric in run.metric_values():
         if metric.value is not None:
-            found[f"{metric.name},none"] = metric.value
+            name = _lmms_name(metric.name)
+            found[f"{name},none"] = metric.value
             found["samples"] = run.results["counts"]["samples"]
-            found[f"{metric.name}_stderr,none"] = "N/A"
+            found[f"{name}_stderr,none"] = "N/A"
     return found
+
+
+def _lmms_name(metric: str) -> str:
+    return metric.replace(",", ";")  # a comma ends the name: what follows is the filter
 
 
 def _lmms_config(run: RunData) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def _lmms_config(run: RunData) -> dict[str, Any]:
         "repeats": run.manifest["plan"]["per_sample"],
         "num_fewshot": 0,
         "metric_list": [
-            {"metric": m.name, "higher_is_better": m.higher_is_better} for m in run.metric_values()
+            {"metric": _lmms_name(m.name), "higher_is_better": m.higher_is_better} for m in run.metric_values()
         ],
         "metadata": {"version": task["version"], "scorer": task["card"].get("scorer")},
     }

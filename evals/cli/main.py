@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -17,6 +18,7 @@ COMMANDS = {
     "score": ("evals.cli.score", "Score what others made: pictures, detections, answers."),
     "rescore": ("evals.cli.rescore", "Judge the outputs of a run again, in a folder of its own."),
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
+    "power": ("evals.cli.power", "Which difference a run can show, and what size one needs."),
     "judge": ("evals.cli.judge", "How far a judge can be trusted: judge agree."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
     "export": ("evals.cli.export", "Figures as csv, markdown, latex, model-index or lmms-eval JSON."),
@@ -39,7 +41,9 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(COMMANDS[name][0]).command
         assert isinstance(command, click.Command)
-        name_twins(command, f"{ENVIRONMENT}_{name}")
+        twins = name_twins(command, f"{ENVIRONMENT}_{name}")
+        if not ctx.resilient_parsing and name != "config":  # which reads those of another command
+            _warn_of_strangers(name, twins)
         return command
 
     def resolve_command(
@@ -80,19 +84,32 @@ def _print_without_secrets(kind: type[BaseException], error: BaseException, trac
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 
 
-def name_twins(command: click.Command, prefix: str) -> None:
+def name_twins(command: click.Command, prefix: str) -> list[str]:
     """Name the environment twin of every option after its long form: ``--as-is`` -> ``PREFIX_AS_IS``.
 
-    click would name it after the parameter, which need not be called like the option.
+    click would name it after the parameter, which need not be called like the option. Returns the names.
     """
+    found = []
     prefix = str(command.context_settings.get("auto_envvar_prefix", prefix)).upper().replace("-", "_")
     for parameter in command.params:
         long = [o for o in parameter.opts if o.startswith("--")]
         if isinstance(parameter, click.Option) and long and parameter.envvar is None:
             parameter.envvar = f"{prefix}_{long[0][2:].upper().replace('-', '_')}"
+        if isinstance(parameter.envvar, str):
+            found.append(parameter.envvar)
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
-            name_twins(inner, f"{prefix}_{name}")
+            found += name_twins(inner, f"{prefix}_{name}")
+    return found
+
+
+def _warn_of_strangers(name: str, twins: list[str]) -> None:
+    """A misspelt twin would change nothing without a word."""
+    prefix = f"{ENVIRONMENT}_{name}_".upper().replace("-", "_")
+    for variable in sorted(k for k in os.environ if k.startswith(prefix) and k not in twins):
+        close = difflib.get_close_matches(variable, twins, n=1)
+        hint = f" Did you mean: {close[0]}?" if close else ""
+        click.echo(f"warning: {variable} is the twin of no option of {name!r}.{hint}", err=True)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -1,9 +1,11 @@
 import json
 import logging
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -177,6 +179,19 @@ def test_a_server_that_is_not_there_costs_a_warning(run_copy, monkeypatch):
     assert record["run_id"] is None
     assert record["tracking_uri"] == "http://127.0.0.1:9"
     assert "secret" not in json.dumps(record)
+
+
+def test_a_server_that_never_answers_costs_a_warning_within_its_time_limit(run_copy, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        record = tracking.log_run(run_copy, tracking_uri=uri)
+    assert record["status"] == "failed" and record["run_id"] is None
+    assert time.monotonic() - began < 60
 
 
 def test_an_unwritable_place_costs_a_warning(run_copy, tmp_path):

@@ -139,6 +139,14 @@ def test_several_files_and_settings_come_from_the_environment_too(tmp_path: Path
     }  # fmt: skip
 
 
+def test_a_misspelt_twin_is_named(tmp_path: Path) -> None:
+    done = call("run", "--task", "nix", BLIP3O_EVAL_RUN_LIMTI="3")
+    assert (
+        "warning: BLIP3O_EVAL_RUN_LIMTI is the twin of no option of 'run'. "
+        "Did you mean: BLIP3O_EVAL_RUN_LIMIT?\n"
+    ) in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
