@@ -7,104 +7,37 @@ and torch is not imported.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evals import config as configs
 from evals import fingerprint as fingerprints
-from evals import provenance, publish, readymade, unfinished
+from evals import publish, readymade, requirements, unfinished
 from evals.api import Judge, Model, Task
-from evals.attempts import Attempts
-from evals.calls import Caller
 from evals.config import RunConfig
 from evals.errors import EvalError, LockedError, StoreError, UsageError
 from evals.files import NotWritableError, json_problem, write_json, writing
 from evals.generate import generate_outputs
-from evals.isolation import Worker
 from evals.jsonl import Scan
+from evals.loaded import loaded_calls
 from evals.lookup import find_judge, find_metrics, find_model, find_task
 from evals.manifest import new_manifest
+from evals.outcome import Run, RunOptions, problem_of
 from evals.plan import Plan, cut, spread_evenly
 from evals.progress import Progress
-from evals.results import RunData, load
+from evals.results import load
 from evals.scoring import compute_results, read_scores, score_outputs
+from evals.sessions import Session, timing
 from evals.store import REPORT, RESULTS, RunStore, whole_batches
-
-if TYPE_CHECKING:
-    import pandas
 
 log = logging.getLogger("evals")
 DEFAULT_ROOT = Path("runs")
-# What a judge lacks without the method of this name.
-_ABILITIES = {
-    "ask": "answers no questions about pictures",
-    "detect": "finds no objects in pictures",
-}
 _MAX_NAME = 120  # of a default folder, before its digest; file systems end at 255 bytes
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out; none of it changes a number.
-
-    ``sample_timeout_s``: seconds per output of a call, after which it is ended and its sample failed.
-    ``verify``: read every picture against its checksum, not only its size. ``parent``: the run whose
-    outputs are judged again, for the manifest.
-    """
-
-    output: Path | None = None
-    shard: tuple[int, int] = (0, 1)
-    fresh: bool = False
-    retry_errors: bool = False
-    quiet: bool = False
-    report: bool = True
-    merge_only: bool = False
-    sample_timeout_s: float | None = None
-    verify: bool = False
-    parent: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as ``evaluate`` leaves it.
-
-    ``problem`` is None when the run is finished and sound; else one line: too many samples failed, or
-    nothing could be scored. ``pending`` counts outputs that other shards still have to make.
-    """
-
-    data: RunData
-    pending: int = 0
-    problem: str | None = None
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def root(self) -> Path:
-        return self.data.root
-
-    @property
-    def manifest(self) -> Mapping[str, Any]:
-        return self.data.manifest
-
-    @property
-    def results(self) -> Mapping[str, Any] | None:
-        """The content of ``results.json`` (schema: ``evals.results``); None while shards are missing."""
-        return self.data.results
-
-    @property
-    def report_path(self) -> Path | None:
-        path = self.root / REPORT
-        return path if path.exists() else None
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """One row per output with its score."""
-        return self.data.to_pandas()
 
 
 def evaluate(
@@ -225,19 +158,19 @@ class Prepared:
     ) -> None:
         self.config, self.options = config, options
         self.task, self.model, self.judge = task, model, judge
-        self._check_capabilities()
+        requirements.check_capabilities(task, model, judge)
         self.per_sample = (
             1 if task.kind == "understanding" else config.num_images or task.num_images
         )
         self.official = task.samples()
-        self._check_source_pictures()
+        requirements.check_source_pictures(task, model, self.official)
         limit = config.limit or len(self.official)
         self.samples = spread_evenly(self.official, task.groups, limit)
         self.findings = readymade.match(
             model, task, self.official, self.samples, self.per_sample
         )
         self.further_metrics = find_metrics(config.metrics)
-        self._check_metrics()
+        requirements.check_metrics(task, self.further_metrics)
         self.fingerprint = fingerprints.fingerprint(
             config,
             task=(task.name, task.version, task.digest()),
@@ -250,41 +183,7 @@ class Prepared:
         if isinstance(model, readymade.Readymade):
             model.check_output(root)
         self.store = RunStore(root, verify=options.verify)
-        self.session: dict[str, Any] = {}
-
-    def _check_source_pictures(self) -> None:
-        """An edit without its picture would be a picture of the instruction, scored as an edit."""
-        is_edit = self.task.kind == "generation" and any(s.images for s in self.official)
-        if is_edit and not getattr(self.model, "takes_images", False):
-            raise UsageError(
-                f"task {self.task.name!r} gives each prompt a source picture, and model "
-                f"{self.model.identity.name!r} takes none: choose a model that edits, such as nano"
-            )
-
-    def _check_capabilities(self) -> None:
-        needed = "generate" if self.task.kind == "generation" else "answer"
-        if not hasattr(self.model, needed):
-            what = "pictures" if needed == "generate" else "answers"
-            raise UsageError(
-                f"model {self.model.identity.name!r} makes no {what}, which task {self.task.name!r} needs"
-            )
-        for method in getattr(self.task, "judge_methods", ()):
-            if not hasattr(self.judge, method):
-                name = self.judge.identity.name if self.judge is not None else "none"
-                what = _ABILITIES.get(method, f"has no method {method!r}")
-                raise UsageError(
-                    f"judge {name!r} {what}, which task {self.task.name!r} needs: choose another with --judge "
-                    "(`blip3o-eval list judges`)"
-                )
-
-    def _check_metrics(self) -> None:
-        taken = [metric.name for metric in self.task.metrics()]
-        for metric in self.further_metrics:
-            if metric.name in taken:
-                raise UsageError(
-                    f"metric {metric.name!r} is already a figure of task {self.task.name!r}: leave it out"
-                )
-            taken.append(metric.name)
+        self.session = Session(self.store)
 
     # -- the story ----------------------------------------------------------------------------
 
@@ -313,7 +212,7 @@ class Prepared:
                 self._forget_judge_failures(plan)
             if is_resumed and self._is_finished(plan, outputs):
                 return self._finish_again()
-            self._start_session()
+            self.session.start(self.options.shard)
             self._generate(plan, outputs)
             return self._after_generation(plan)
         finally:
@@ -333,7 +232,7 @@ class Prepared:
         ):
             return None
         log.warning("%s cannot be written: its finished results are shown as they are", data.root)
-        return Run(data, problem=self._problem(data))
+        return Run(data, problem=problem_of(data, self.config.max_errors))
 
     def _after_generation(self, plan: Plan) -> Run:
         outputs = self.store.scan_outputs(plan)
@@ -415,7 +314,16 @@ class Prepared:
         label = "read" if is_readymade else "generate"
         self._say(f"{'outputs of' if is_readymade else 'load model'} {self.model.identity.name}")
         with (
-            self._calls("generate", self.model, call, attempts, not plan.series) as caller,
+            loaded_calls(
+                "generate",
+                self.model,
+                call,
+                attempts,
+                self.store,
+                self.session,
+                timeout_s=self.options.sample_timeout_s,
+                is_divisible=not plan.series,
+            ) as caller,
             Progress(label, mine, mine - left, is_quiet=self.options.quiet) as progress,
         ):
             try:
@@ -435,53 +343,9 @@ class Prepared:
             finally:
                 seconds = round(progress.seconds, 2)
                 if is_readymade:
-                    self._note(read=left, read_s=seconds)
+                    self.session.note(read=left, read_s=seconds)
                 else:
-                    self._note(generated=left, generate_s=seconds)
-
-    @contextlib.contextmanager
-    def _calls(
-        self,
-        phase: str,
-        owner: Model | Judge | None,
-        call: Callable[[Sequence[Any]], Sequence[Any]],
-        attempts: Attempts,
-        is_divisible: bool = True,
-    ) -> Iterator[Caller]:
-        """``call`` with its network loaded: in this process, or in a child when that is safer."""
-
-        def load_it() -> str:
-            if owner is not None:
-                owner.load()
-            return str(getattr(owner, "device", self.config.model.device))
-
-        worker = None
-        if attempts.is_suspicious:
-            log.warning(
-                "%d processes ended in the batch at output %d: it is computed in a process of its own",
-                attempts.deaths,
-                attempts.key,
-            )
-        if attempts.is_suspicious or self.options.sample_timeout_s is not None:
-            worker = Worker(
-                load_it, call, timeout_s=self.options.sample_timeout_s, in_child=self.store.close
-            )
-        caller = Caller(worker or call, is_divisible)
-        try:
-            device = worker.start() if worker else load_it()
-            if phase == "generate":
-                self._note(device=device)
-            yield caller
-        finally:
-            attempts.close()
-            if worker is not None:
-                worker.close()
-            if caller.num_splits:
-                self._note(
-                    **{f"{phase}_splits": caller.splits, f"num_{phase}_splits": caller.num_splits}
-                )
-        if worker is None and owner is not None:
-            owner.close()
+                    self.session.note(generated=left, generate_s=seconds)
 
     # -- scoring ------------------------------------------------------------------------------
 
@@ -506,15 +370,21 @@ class Prepared:
         if self.judge is not None:
             self._say(f"load judge {self.judge.identity.name}")
         with (
-            self._calls(
-                "score", self.judge, lambda part: self.task.score(part, self.judge), attempts
+            loaded_calls(
+                "score",
+                self.judge,
+                lambda part: self.task.score(part, self.judge),
+                attempts,
+                self.store,
+                self.session,
+                timeout_s=self.options.sample_timeout_s,
             ) as caller,
             Progress(
                 "score", len(plan), len(plan) - left, is_quiet=self.options.quiet
             ) as progress,
         ):
             score_outputs(self.store, plan, outputs, pending, caller, attempts, progress)
-            self._note(scored=left, score_s=round(progress.seconds, 2))
+            self.session.note(scored=left, score_s=round(progress.seconds, 2))
         if scores.num_done and not self._scores(plan).is_clean:
             raise StoreError(f"{self.store.root}: scores.jsonl changed while it was written")
 
@@ -551,7 +421,7 @@ class Prepared:
     def _finish(self, plan: Plan) -> Run:
         rows = read_scores(self._scores(plan))
         results = compute_results(
-            self.task, self.store.manifest, rows, self._timing(), self.further_metrics
+            self.task, self.store.manifest, rows, timing(self.store.manifest["sessions"]), self.further_metrics
         )
         write_json(self.store.root / RESULTS, results)
         self.store.clear_leavings()
@@ -574,40 +444,13 @@ class Prepared:
             self._say("track in MLflow")
             publish.track(self.store, self.config.tracking, mlflow)
         data = load(root)
-        return Run(data, problem=self._problem(data))
+        return Run(data, problem=problem_of(data, self.config.max_errors))
 
     def _has_report(self) -> bool:
         """Whether the report is there and whole."""
         recorded = self.store.manifest.get("report") or {}
         path = self.store.root / REPORT
         return path.exists() and recorded.get("sha256") == _sha256_of(path)
-
-    def _problem(self, data: RunData) -> str | None:
-        assert data.results is not None
-        counts = data.results["counts"]
-        if not counts["scored"]:
-            return f"none of {counts['outputs']} outputs could be scored: see {data.root / 'scores.jsonl'}"
-        share = counts["failed"] / counts["outputs"]
-        if share > self.config.max_errors:
-            first = next(row for row in data.scores() if "failed" in row["details"])
-            return (
-                f"{counts['failed']} of {counts['outputs']} outputs failed ({share:.1%}, allowed are "
-                f"{self.config.max_errors:.1%}); the first: {first['sample_id']}: {first['unscored']}. "
-                "Make them again with --retry-errors"
-            )
-        return None
-
-    def _timing(self) -> dict[str, Any]:
-        sessions = self.store.manifest["sessions"]
-        generate_s = sum(s.get("generate_s", 0.0) for s in sessions)
-        score_s = sum(s.get("score_s", 0.0) for s in sessions)
-        generated = sum(s.get("generated", 0) for s in sessions)
-        return {
-            "sessions": len(sessions),
-            "generate_s": round(generate_s, 2),
-            "score_s": round(score_s, 2),
-            "outputs_per_s": round(generated / generate_s, 3) if generate_s else None,
-        }
 
     # -- manifest -----------------------------------------------------------------------------
 
@@ -630,35 +473,3 @@ class Prepared:
         news = {key: wanted[key] for key in ("parent", "warnings")}
         if any(self.store.manifest.get(key) != value for key, value in news.items()):
             self.store.update_manifest(lambda m: m.update(news))
-
-    def _start_session(self) -> None:
-        shard = "{}/{}".format(*self.options.shard)
-        self.session = {
-            "number": len(self.store.manifest["sessions"]),
-            "started": provenance.now(),
-            "shard": shard,
-            "versions": provenance.versions(),
-        }
-        first = self.store.manifest["versions"]
-        changed = [
-            f"{k} {first.get(k)} -> {v}"
-            for k, v in self.session["versions"].items()
-            if v != first.get(k)
-        ]
-        if changed:
-            log.warning("%s was begun with other versions: %s", self.store.root, ", ".join(changed))
-
-        def change(manifest: dict[str, Any]) -> None:
-            self.session["number"] = len(manifest["sessions"])
-            manifest["sessions"].append(self.session)
-            manifest["status"] = "running"
-
-        self.store.update_manifest(change)
-
-    def _note(self, **values: Any) -> None:
-        self.session.update(values)
-
-        def change(manifest: dict[str, Any]) -> None:
-            manifest["sessions"][self.session["number"]] = self.session
-
-        self.store.update_manifest(change)
