@@ -126,7 +126,8 @@ class PipelineBase(PushToHubMixin):
         Args: device: default the accelerator of this machine. Raises: ConfigError if there is none.
         """
         if device is None:
-            device = torch.accelerator.current_accelerator()
+            if torch.accelerator.is_available():
+                device = torch.accelerator.current_accelerator()
             if device is None:
                 raise ConfigError(
                     "enable_model_cpu_offload found no accelerator on this machine: everything already is in memory; "
