@@ -13,6 +13,7 @@ from evals.comparison import (
     paired_comparisons,
     run_names,
 )
+from evals.frames import metrics_frame
 from evals.results import RunData
 from reports import plots, tables
 from reports.accuracy import accuracy_tables, verdict_accuracy
@@ -241,7 +242,7 @@ def _files(
 
     frames = []
     for run, name in zip(runs, names, strict=True):
-        frame = tables.metrics_frame(run)
+        frame = metrics_frame(run)
         frame.insert(0, "run", name)
         frames.append(frame)
     differences = [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evals.api import MetricValue
+from evals.frames import metrics_frame
 from evals.results import RunData
 from reports import confusion, definitions, plots, published, tables
 from reports.accuracy import accuracy_tables, readings_agreement, verdict_accuracy
@@ -271,7 +272,7 @@ def _files(run: RunData, samples: pandas.DataFrame, stem: str) -> list[File]:
         else f"{len(kept):,} of {len(samples):,} outputs and their scores (those of the gallery)"
     )
     results = run.results if run.is_finished else {"unfinished": True, **(run.results or {})}
-    figures = tables.metrics_csv(tables.metrics_frame(run))
+    figures = tables.metrics_csv(metrics_frame(run))
     return [
         File(f"{stem}-metrics.csv", figures, CSV, "Figures with intervals, CSV"),
         json_file(f"{stem}-results.json", results, "Figures, JSON"),

@@ -1,41 +1,18 @@
-"""Finished runs as pandas frames, and as CSV that is safe to open in a spreadsheet."""
+"""Tables of a report: the frames of `evals.frames` with what went wrong, and CSV safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from evals.frames import SAMPLE_COLUMNS, sample_rows, spreadsheet_safe
 from evals.results import RunData
 from reports.failures import RIGHT, UNSCORED, classify
 
 if TYPE_CHECKING:
     import pandas
 
-METRIC_COLUMNS = (
-    "metric", "value", "ci_low", "ci_high", "n", "unscored", "clusters", "unit",
-    "higher_is_better", "method", "note",
-)  # fmt: skip
-
 MAX_TEXT = 2_000
-SAMPLE_COLUMNS = (
-    "sample_id", "image_index", "group", "prompt", "value", "reason", "unscored", "answer", "details", "seed",
-    "status", "path", "text", "error", "sha256", "bytes", "seconds",
-)  # fmt: skip
-
-
-def metrics_frame(run: RunData) -> pandas.DataFrame:
-    """One row per metric, in printing order; `ci_low` and `ci_high` are NaN without an interval."""
-    import pandas
-
-    rows = []
-    for metric in run.metric_values():
-        low, high = metric.ci95 or (None, None)
-        rows.append(
-            (metric.name, metric.value, low, high, metric.n, metric.unscored, metric.clusters,
-             metric.unit, metric.higher_is_better, metric.method, metric.note)
-        )  # fmt: skip
-    frame = pandas.DataFrame(rows, columns=list(METRIC_COLUMNS))
-    return frame.astype({"value": float, "ci_low": float, "ci_high": float})
 
 
 def samples_frame(run: RunData) -> pandas.DataFrame:
@@ -45,26 +22,10 @@ def samples_frame(run: RunData) -> pandas.DataFrame:
     """
     import pandas
 
-    scores = {(row["sample_id"], row["image_index"]): row for row in run.scores()}
-    columns = dict.fromkeys(SAMPLE_COLUMNS)
-    rows = []
-    for output in run.outputs():
-        score = scores.get((output["sample_id"], output["image_index"]), {})
-        rows.append({**columns, **_encodable(score), **_encodable(output)})
+    rows = sample_rows(run)
     frame = pandas.DataFrame(rows, columns=list(SAMPLE_COLUMNS), dtype=object)
     frame["kinds"] = classify(rows)
     return frame
-
-
-def _encodable(value: Any) -> Any:
-    """The value without lone surrogates, which JSON can hold and no encoding can write."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_encodable(k): _encodable(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_encodable(v) for v in value]
-    return value
 
 
 def kinds_frame(samples: pandas.DataFrame) -> pandas.DataFrame:
@@ -108,8 +69,7 @@ def harmless(value: Any) -> Any:
     """The value as a spreadsheet may open it: no cell that begins like a formula, none of endless length."""
     if not isinstance(value, str):
         return value
-    value = shortened(value)
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return spreadsheet_safe(shortened(value))
 
 
 def shortened(text: str, limit: int = MAX_TEXT) -> str:
