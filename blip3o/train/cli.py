@@ -46,7 +46,7 @@ NANO_STAGES = (
     type=click.FloatRange(min=0, min_open=True),
     default=989.0,
     show_default=True,
-    help="With --dry-run: peak of one device in TFLOP/s (989: H100 and H200 in bf16).",
+    help="With --dry-run or --profile: peak of one device in TFLOP/s (989: H100 and H200 in bf16).",
 )
 @click.option(
     "--share",
@@ -56,6 +56,11 @@ NANO_STAGES = (
     help="With --dry-run: share of the peak that the run reaches.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Wait for the GPU around every phase of a step and log the share of --peak-tflops that is reached.",
+)
 @click.option(
     "--tracking-uri",
     default=None,
@@ -90,6 +95,7 @@ def train(
     peak_tflops: float,
     share: float,
     as_json: bool,
+    profile: bool,
     tracking_uri: str | None,
     stages: tuple[str, ...],
     minutes: tuple[str, ...],
@@ -125,7 +131,9 @@ def train(
         from blip3o.train.run_recipe import run_recipe
 
         with mlflow_curves(tracking_uri, folder.name) as log:
-            click.echo(run_recipe(settings, folder, Hooks(log=log)))
+            peak = peak_tflops if profile else None
+            hooks = Hooks(log=log, synchronize=profile, peak_tflops=peak)
+            click.echo(run_recipe(settings, folder, hooks))
     except Blip3oError as error:
         raise click.ClickException(str(error)) from error
 

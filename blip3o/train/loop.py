@@ -118,11 +118,14 @@ class Hooks:
 
     ``evaluate(step, modules)``: numbers to log, called with the averaged weights in place; ``log(row)``: every row of
     the log on the main process (a tracker, for one). ``synchronize``: wait for the GPU around every phase.
+    ``peak_tflops``: peak of one process's device; with it the arithmetic of the first step is counted, and the log says
+    which share of the peak is reached.
     """
 
     evaluate: Callable[[int, Mapping[str, nn.Module]], Mapping[str, float]] | None = None
     log: list[Callable[[Mapping[str, Any]], None]] = field(default_factory=list)
     synchronize: bool = False
+    peak_tflops: float | None = None
 
 
 def step_generator(seed: int, index: int) -> torch.Generator:
@@ -211,6 +214,7 @@ def train_step(
     with phase("data"):
         batches = [stage.batch(index) for index in indices]
         counts = [_counts(stage, batch) for batch in batches]
+    with phase("communication"):
         units = processes.sums({key: sum(count[key] for count in counts) for key in counts[0]})
     for index, batch, count in zip(indices, batches, counts, strict=True):
         # DDP and FSDP2 average over processes, so a process's share of the units is multiplied by their number
@@ -221,7 +225,8 @@ def train_step(
                 processes.device.type, torch.bfloat16, enabled=config.bf16
             ):
                 loss, own = module(batch, generator, scales)
-            bad = processes.sums({"bad": float(not math.isfinite(own["loss"]))})["bad"]
+            with phase("communication"):
+                bad = processes.sums({"bad": float(not math.isfinite(own["loss"]))})["bad"]
             if bad:
                 raise TrainingDiverged(_diverged(stage, state.step, batch, own["loss"]))
             with phase("backward"):
@@ -235,7 +240,14 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     if world > 1:
         numbers = {key: value / world for key, value in processes.sums(numbers).items()}
-    return {**numbers, "grad_norm": norm, "lr": rate}
+    samples = world * sum(len(sample_ids(batch)) for batch in batches)
+    return {**numbers, "grad_norm": norm, "lr": rate, "samples": float(samples)}
+
+
+def sample_ids(batch: Any) -> list[Any]:
+    """Ids of a batch's samples; a batch may be several batches in a tuple, and needs no ids."""
+    parts = batch if isinstance(batch, tuple) else (batch,)
+    return [i for part in parts for i in getattr(part, "ids", ())]
 
 
 def _counts(stage: TrainStage, batch: Any) -> dict[str, float]:
@@ -246,8 +258,7 @@ def _counts(stage: TrainStage, batch: Any) -> dict[str, float]:
 def _diverged(stage: TrainStage, step: int, batch: Any, loss: float) -> str:
     if math.isfinite(loss):
         return f"stage '{stage.name}': the loss of another process is not finite at step {step}"
-    parts = batch if isinstance(batch, tuple) else (batch,)
-    ids = [i for part in parts for i in getattr(part, "ids", ())] or "unknown"
+    ids = sample_ids(batch) or "unknown"
     return f"stage '{stage.name}': loss {loss} at step {step}, samples {ids}"
 
 
@@ -314,7 +325,8 @@ def fit(
     times, last_save, last = PhaseTimes(hooks.synchronize), time.monotonic(), time.monotonic()
     with fast_cpu_attention(), times.active():
         while not is_finished(config, state):
-            numbers = train_step(stage, module, optimizer, config, state, processes)
+            with log.counting():
+                numbers = train_step(stage, module, optimizer, config, state, processes)
             ema.update(state.step)
             state.step += 1
             now = time.monotonic()
@@ -353,6 +365,19 @@ class _Log:
         self.hooks, self.processes = hooks, processes
         self.sums: dict[str, float] = {}
         self.window, self.since = 0, time.monotonic()
+        self.flops: int | None = None
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts the arithmetic of the first step of this process, where a peak is given to compare it with."""
+        if self.hooks.peak_tflops is None or self.flops is not None:
+            yield
+            return
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self.flops = counter.get_total_flops()
 
     def start(self, config: Mapping[str, Any]) -> None:
         self.write(
@@ -374,8 +399,14 @@ class _Log:
         self.window += 1
         if state.step % self.config.log_every:
             return
-        means = {key: round(value / self.window, 6) for key, value in self.sums.items()}
         step_s = (time.monotonic() - self.since) / self.window
+        samples = self.sums.pop("samples") / self.window
+        means = {key: round(value / self.window, 6) for key, value in self.sums.items()}
+        if samples:
+            means["samples_per_s"] = float(f"{samples / step_s:.4g}")
+        if self.flops and self.hooks.peak_tflops:
+            means["tflops_per_s"] = float(f"{self.flops / step_s / 1e12:.4g}")
+            means["share_of_peak"] = float(f"{self.flops / step_s / 1e12 / self.hooks.peak_tflops:.4g}")
         share = progress(self.config, state)
         left = state.seconds * (1 - share) / share if share < 1 else 0.0
         self.write({"step": state.step, "seconds": round(state.seconds, 1), **means})

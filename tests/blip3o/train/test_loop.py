@@ -21,6 +21,13 @@ from blip3o.train.loop import (
     learning_rate,
 )
 
+
+@dataclasses.dataclass
+class Batch:
+    ids: list[str]
+    value: tuple
+
+
 CONFIG = LoopConfig(
     steps=4, lr=1e-2, warmup_steps=2, weight_decay=0.1, bf16=False, log_every=1, save_every_s=1e9
 )
@@ -229,3 +236,22 @@ def test_a_contrastive_stage_is_not_cut_into_micro_batches(tmp_path):
     stage.is_divisible = False
     with pytest.raises(ConfigError, match="micro-batches do not add up"):
         fit(stage, dataclasses.replace(CONFIG, accumulation=2), tmp_path)
+
+
+def test_speed_and_share_of_the_peak_are_those_of_the_arithmetic(tmp_path):
+    """Two linear layers of 16 rows, 1 -> 8 -> 1, forward and backward: the first has no input to differentiate."""
+
+    class Named(Regression):
+        def batch(self, step):
+            return Batch([f"s{step}-{i}" for i in range(16)], super().batch(step))
+
+        def loss(self, batch, generator):
+            return super().loss(batch.value, generator)
+
+    rows = []
+    fit(Named(), CONFIG, tmp_path, Hooks(log=[rows.append], peak_tflops=1e-6))
+    row = [row for row in rows if "loss" in row][-1]
+    flops = 2 * 16 * 8 * (1 + 1) + 2 * 16 * 8 * (1 + 2)
+    step_s = 16 / row["samples_per_s"]
+    assert row["tflops_per_s"] * 1e12 * step_s == pytest.approx(flops, rel=0.01)
+    assert row["share_of_peak"] == pytest.approx(row["tflops_per_s"] / 1e-6, rel=0.01)

@@ -174,6 +174,25 @@ def test_query_only_backward_gives_the_same_gradients(folder):
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-9, atol=1e-14), name
 
 
+def test_activation_checkpointing_changes_no_gradient(folder):
+    from blip3o.train.distributed import Processes
+
+    gradients = []
+    for on in (False, True):
+        recipe = recipe_from_dict(values(folder, "joint", activation_checkpointing=on))
+        pipeline, target = load_parts(recipe)
+        prepare(pipeline, recipe)
+        stage = make_stage(recipe, pipeline, target, Processes())
+        pipeline.model.train()
+        assert on == any(getattr(m, "gradient_checkpointing", False) for m in pipeline.model.modules())
+        terms, _ = stage.loss(stage.batch(0), torch.Generator().manual_seed(1))
+        sum(terms.values()).backward()
+        gradients.append({n: p.grad for n, p in pipeline.model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-7), name
+
+
 def test_conversations_are_written_as_the_chat_template_writes_them(folder):
     recipe = recipe_from_dict(values(folder, "understanding"))
     pipeline, target = load_parts(recipe)
