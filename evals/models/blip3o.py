@@ -33,6 +33,7 @@ def create_nano(spec: str, options: ModelOptions) -> Blip3oAdapter:
 
     if spec:
         raise UsageError(f"model 'nano' takes no argument, got {spec!r}")
+    _refuse_revision("model 'nano'", options)
     try:
         return Blip3oAdapter(preset_folder("nano"), "nano", options)
     except WeightsError as error:
@@ -41,6 +42,7 @@ def create_nano(spec: str, options: ModelOptions) -> Blip3oAdapter:
 
 def create_tiny(spec: str, options: ModelOptions) -> Blip3oAdapter:
     """Random weights, for tests: real code, no meaning."""
+    _refuse_revision("model 'tiny'", options)
     return Blip3oAdapter(None, "tiny", options)
 
 
@@ -52,6 +54,13 @@ def create_4b(spec: str, options: ModelOptions) -> Blip3oAdapter:
 def create_8b(spec: str, options: ModelOptions) -> Blip3oAdapter:
     """The released 8B model."""
     return _from_hub_preset("blip3o-8b", options)
+
+
+def _refuse_revision(what: str, options: ModelOptions) -> None:
+    if options.revision is not None:
+        raise UsageError(
+            f"{what} has no revisions, got --revision {options.revision}: only hub ids have"
+        )
 
 
 def _from_hub_preset(name: str, options: ModelOptions) -> Blip3oAdapter:
@@ -72,6 +81,7 @@ def create_blip3o(spec: str, options: ModelOptions) -> Blip3oAdapter:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UsageError(f"model folder {spec} has no config.json: it holds no BLIP3-o weights")
+        _refuse_revision(f"model folder {spec}", options)
         return Blip3oAdapter(folder, folder.resolve().name, options)
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise UsageError(

@@ -11,7 +11,7 @@ import pytest
 import evals
 from evals.api import AnswerRequest, GenerationRequest, ModelOptions, cut_at
 from evals.errors import ConfigMismatchError, ModelError, UsageError
-from evals.models.blip3o import Blip3oAdapter, create_blip3o, create_tiny
+from evals.models.blip3o import Blip3oAdapter, create_blip3o, create_nano, create_tiny
 from evals.results import comparable
 
 
@@ -188,3 +188,9 @@ def test_the_adapter_ends_answers_at_the_stop_strings_of_each_request() -> None:
     ends = [("ASSISTANT:",), ("\n\n",), ()]
     asked = [AnswerRequest(str(i), "?", 1, (), 16, stop) for i, stop in enumerate(ends)]
     assert model.answer(asked) == ["B.", "B. ASSISTANT: and more", "B. ASSISTANT: and more\n\nto say"]
+
+
+def test_a_revision_is_refused_where_there_are_none(saved: Path) -> None:
+    for create, spec in ((create_tiny, ""), (create_nano, ""), (create_blip3o, str(saved))):
+        with pytest.raises(UsageError, match="has no revisions, got --revision abc: only hub ids"):
+            create(spec, ModelOptions(revision="abc"))
