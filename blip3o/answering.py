@@ -58,10 +58,13 @@ def answer(
 
 def _render(inputs: InputBuilder, prompts: Prompts, num_pictures: int) -> str:
     """The chat up to the answer, with a mark for the question."""
-    content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_pictures)]
-    content.append({"type": "text", "text": text_mark(0)})
+    # Templates of language models know plain text only; lists are for those that place pictures.
+    content: str | list[dict[str, str]] = text_mark(0)
+    if num_pictures:
+        pictures = [{"type": "image"} for _ in range(num_pictures)]
+        content = [*pictures, {"type": "text", "text": text_mark(0)}]
     messages = [
-        {"role": "system", "content": [{"type": "text", "text": prompts.system}]},
+        {"role": "system", "content": prompts.system},
         {"role": "user", "content": content},
     ]
     rendered: str = inputs.tokenizer.apply_chat_template(

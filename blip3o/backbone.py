@@ -145,9 +145,15 @@ class QwenBackbone(nn.Module):
     in the prompt; answering questions uses the model's own positions.
     """
 
-    def __init__(self, config: Qwen2_5_VLConfig, attn_implementation: str = ATTENTION_NAME) -> None:
+    def __init__(
+        self,
+        config: Qwen2_5_VLConfig,
+        attn_implementation: str = ATTENTION_NAME,
+        vlm: Qwen2_5_VLForConditionalGeneration | None = None,
+    ) -> None:
+        """Args: vlm: a model that is loaded already, in place of one with random weights."""
         super().__init__()
-        self.vlm = Qwen2_5_VLForConditionalGeneration._from_config(
+        self.vlm = vlm or Qwen2_5_VLForConditionalGeneration._from_config(
             config, attn_implementation=attn_implementation
         )
         batch_equal_windows(self.vlm.model.visual)

@@ -20,6 +20,7 @@ from blip3o.cli_options import (
 # Commands that live elsewhere, loaded when named: name -> (module:attribute, help line).
 _LAZY = {
     "chat": ("blip3o.chat_cli:chat", "Talk with a model in text and pictures."),
+    "convert": ("blip3o.convert_cli:convert", "Weights from one layout to another."),
     "train": ("blip3o.train.cli:train", "Train a recipe from nothing."),
 }
 

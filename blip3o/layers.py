@@ -37,13 +37,15 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """``nn.LayerNorm`` computed in float32 and cast back to the dtype of its input."""
+    """``nn.LayerNorm`` computed in float32 and cast back to the dtype of its input.
+
+    Where weight and input have one dtype the kernel does both itself, also in half precision.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = None if self.weight is None else at_least_float32(self.weight)
-        bias = None if self.bias is None else at_least_float32(self.bias)
-        wide = at_least_float32(x)
-        if weight is not None:
+        weight, bias, wide = self.weight, self.bias, x
+        if weight is not None and weight.dtype != x.dtype:
+            wide = at_least_float32(x)
             weight, bias = weight.to(wide.dtype), None if bias is None else bias.to(wide.dtype)
         return F.layer_norm(wide, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 

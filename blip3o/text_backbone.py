@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from blip3o.backbone import ATTENTION_NAME, BackboneOutput, place_pictures
 from blip3o.errors import ConfigError, DataError
@@ -31,7 +31,8 @@ class VisionGrid(NamedTuple):
 
 class TextBackbone(nn.Module):
     """Args: text: configuration of the language model with its ``model_type``; vision: of a SigLIP tower, or None;
-    image_token_id: placeholder of a picture's tokens, needed with a tower. Raises: ConfigError."""
+    image_token_id: placeholder of a picture's tokens, needed with a tower; lm: a language model that is loaded
+    already, in place of one with random weights. Raises: ConfigError."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class TextBackbone(nn.Module):
         vision: dict[str, Any] | None = None,
         image_token_id: int | None = None,
         attn_implementation: str = ATTENTION_NAME,
+        lm: PreTrainedModel | None = None,
     ) -> None:
         super().__init__()
         text = dict(text)
@@ -48,7 +50,9 @@ class TextBackbone(nn.Module):
                 f"text_config.model_type {kind!r} is not supported; use one of {', '.join(TEXT_MODELS)}"
             )
         config = AutoConfig.for_model(kind, **text)
-        self.lm = AutoModelForCausalLM.from_config(config, attn_implementation=attn_implementation)
+        self.lm: Any = lm or AutoModelForCausalLM.from_config(
+            config, attn_implementation=attn_implementation
+        )
         self.hidden_size: int = config.hidden_size
         self.vision: SiglipEncoder | None = None
         # No token stands for a picture where there is no tower: -1 is no id.

@@ -33,9 +33,10 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, config: Blip3oConfig) -> None:
+    def __init__(self, config: Blip3oConfig, backbone: nn.Module | None = None) -> None:
+        """Args: backbone: one that is loaded already, in place of one with random weights."""
         super().__init__(config)
-        self.backbone = build_backbone(config.backbone_config)
+        self.backbone = backbone or build_backbone(config.backbone_config)
         if self.backbone.hidden_size != config.condition_dim:
             raise ConfigError(
                 f"dit_config.condition_dim {config.condition_dim} must equal the hidden size "

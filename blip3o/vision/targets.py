@@ -150,8 +150,8 @@ def _from_released(folder: Path, dtype: torch.dtype | None) -> Target:
     }
     if not tensors:
         raise WeightsError(
-            f"{folder} holds no target encoder; convert the EVA-CLIP weights that the model was trained with by "
-            "`blip3o convert-eva`, into a folder target_encoder/"
+            f"{folder} holds no target encoder; fetch the EVA-CLIP weights that the model was trained with and "
+            "`blip3o convert FILE target_encoder --layout target-encoder`"
         )
     return eva_target(tensors, folder, values.get("gen_pooling", "early_pool2d_4"), dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -143,8 +144,8 @@ def recorded_weights() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="session")
-def released_tokenizer() -> Any:
-    """151,668 tokens with the special ones where the released tokenizer has them; the others are numbers."""
+def released_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a tokenizer of 151,668 tokens, the special ones where the released tokenizer has them."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -158,10 +159,27 @@ def released_tokenizer() -> Any:
     vocabulary = {special.get(i, str(i)): i for i in range(151668)}
     model = Tokenizer(WordLevel(vocabulary, unk_token="0"))
     model.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=model, eos_token="<|im_end|>", pad_token="<|endoftext|>",
         additional_special_tokens=[t for i, t in special.items() if i not in (151643, 151645)],
     )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def released_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder ``diffusion-decoder`` as it is on the hub, small."""
+    folder = tmp_path_factory.mktemp("decoder")
+    build_released_decoder(16).save_pretrained(folder)
+    (folder / "config.json").unlink()
+    (folder / "model_index.json").write_text('{"_class_name": "EmuVisualGenerationPipeline"}')
+    (folder / "pipeline_llava_gen.py").write_text("raise SystemExit('never run')\n")
+    for part in ("unet", "vae"):
+        file = folder / part / "diffusion_pytorch_model.safetensors"
+        file.rename(file.with_name("diffusion_pytorch_model.bf16.safetensors"))
+    return folder
 
 
 def build_released_decoder(channels: int) -> Any:
@@ -186,7 +204,7 @@ def build_released_decoder(channels: int) -> Any:
 
 
 @pytest.fixture
-def write_released(recorded_weights, released_tokenizer) -> Callable[..., Path]:
+def write_released(recorded_weights, released_tokenizer, released_decoder) -> Callable[..., Path]:
     """Writes the tiny recorded model as a folder of the released layout."""
 
     def write(
@@ -213,16 +231,9 @@ def write_released(recorded_weights, released_tokenizer) -> Callable[..., Path]:
             write_shards(folder, tensors)
         else:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        released_tokenizer.save_pretrained(folder)
+        shutil.copytree(released_tokenizer, folder, dirs_exist_ok=True)
         if has_decoder:
-            decoder = folder / "diffusion-decoder"
-            build_released_decoder(16).save_pretrained(decoder)
-            (decoder / "config.json").unlink()
-            (decoder / "model_index.json").write_text('{"_class_name": "EmuVisualGenerationPipeline"}')
-            (decoder / "pipeline_llava_gen.py").write_text("raise SystemExit('never run')\n")
-            for part in ("unet", "vae"):
-                file = decoder / part / "diffusion_pytorch_model.safetensors"
-                file.rename(file.with_name("diffusion_pytorch_model.bf16.safetensors"))
+            shutil.copytree(released_decoder, folder / "diffusion-decoder")
         return folder
 
     return write

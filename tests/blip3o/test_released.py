@@ -147,7 +147,7 @@ def test_spread_and_offloaded_models_give_the_same_features(
 def test_what_is_saved_from_a_released_folder_loads(write_released, tmp_path: Path) -> None:
     pipe = Blip3oPipeline.from_pretrained(write_released(tmp_path / "in"), dtype=torch.float32)
     pipe.save_pretrained(tmp_path / "out")
-    again = Blip3oPipeline.from_pretrained(tmp_path / "out")
+    again = Blip3oPipeline.from_pretrained(tmp_path / "out", dtype=torch.float32)
     before, after = pipe.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     pictures = [

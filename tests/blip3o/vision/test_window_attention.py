@@ -41,3 +41,32 @@ def test_same_tokens_and_gradients_as_one_window_at_a_time(towers, grids):
         results.append((tokens, pixels.grad))
     for ours, theirs in zip(*results, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_one_call_per_window_length(towers, monkeypatch):
+    """A picture of 20 x 28 patches has windows of 16, and cut ones at its edges."""
+    from blip3o.vision import window_attention
+
+    seen = []
+    attend = window_attention.attention
+    monkeypatch.setattr(window_attention, "attention", lambda q, *a: seen.append(q.shape[:2]) or attend(q, *a))
+    grid = torch.tensor([[1, 6, 10]])
+    with torch.no_grad():
+        towers[1](torch.randn(60, 3 * 2 * 8 * 8, dtype=torch.float64), grid_thw=grid)
+    windowed, whole = seen[:-1], seen[-1]
+    assert whole == (1, 60)
+    assert all(count * length <= 60 for count, length in windowed)
+    lengths = [length for _, length in windowed]
+    assert len(lengths) == 2 * len(set(lengths))  # two windowed layers, each length once
+
+
+def test_understanding_batches_windows_too_and_copies_are_whole():
+    """The tower of the pipeline's backbone, not only that of training; a copy must not reach back to its original."""
+    from blip3o.presets import build_tiny
+
+    model = build_tiny().model
+    copied = copy.deepcopy(model)
+    towers = (m.backbone.vlm.model.visual.blocks for m in (model, copied))
+    for block, other in zip(*towers, strict=True):
+        assert block.attn.forward.__func__.__name__ == "_attend_by_length"
+        assert other.attn.forward.__self__ is other.attn
