@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from blip3o.dialogue import Dialogue, Turn
-from blip3o.errors import ConfigError, DataError
+from blip3o.errors import ConfigError, DataError, WeightsError
 from blip3o.pipeline import Blip3oPipeline
 
 
@@ -190,3 +190,19 @@ def test_half_precision_says_nearly_the_same() -> None:
         dialogue.draw("a dog")
         pictures.append(np.asarray(dialogue.edit("make it red"), dtype=int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 5
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-qwen3-siglip2", "tiny-clip-mse", "tiny-vae-flow"])
+def test_other_variants_talk_too(name: str, photo) -> None:
+    pipe = Blip3oPipeline.from_pretrained(name)
+    sees = pipe.model.backbone.vision_config is not None
+    replies = []
+    for use_cache in (True, False):
+        dialogue = pipe.chat(use_cache=use_cache)
+        replies.append([dialogue.ask("what?", [photo] if sees else [], max_new_tokens=3)])
+        if sees:
+            replies[-1] += [dialogue.draw("a dog"), dialogue.edit("make it red")]
+    assert same(*replies, tolerance=1)
+    if not sees:
+        with pytest.raises(WeightsError, match="reads text only"):
+            dialogue.ask("what?", [photo])
