@@ -141,8 +141,8 @@ def paired_comparisons(runs: Sequence[RunData], task: Task | None = None) -> lis
     the plain means of their scores, and a note says so.
     """
     names = run_names(runs)
-    scores = [_scores(run) for run in runs]
-    metrics, remarks = _metrics_of(runs[0], task)
+    scores = [read_scores(run) for run in runs]
+    metrics, remarks = metrics_of(runs[0], task)
     against = []
     for run, name, rows in zip(runs[1:], names[1:], scores[1:], strict=True):
         shared = [key for key in scores[0] if key in rows]
@@ -273,7 +273,7 @@ def _with_holm(against: Sequence[RunDifferences]) -> list[RunDifferences]:
     ]
 
 
-def _scores(run: RunData) -> dict[Key, ScoreRow]:
+def read_scores(run: RunData) -> dict[Key, ScoreRow]:
     """Rows that have a score, by place. Raises InputError for a damaged file."""
     path = run.root / "scores.jsonl"
     try:
@@ -301,7 +301,7 @@ def _check_finished(runs: Sequence[RunData]) -> None:
         seen[place] = run
 
 
-def _metrics_of(run: RunData, task: Task | None) -> tuple[Sequence[Metric], list[str]]:
+def metrics_of(run: RunData, task: Task | None = None) -> tuple[Sequence[Metric], list[str]]:
     """The metrics of the run's task, or the means of its groups and a sentence that says why."""
     recorded = run.manifest["task"]
     try:

@@ -61,6 +61,9 @@ from evals.stats_clusters import (
 )
 from evals.stats_paired import PairedDifference, holm, paired_difference
 from evals.stats_power import (
+    Design,
+    cluster_size_needed,
+    clusters_factor,
     minimum_detectable_difference,
     power_of_difference,
     standard_error_of_difference,
@@ -68,9 +71,12 @@ from evals.stats_power import (
 from evals.stats_shares import cluster_wilson, mover, wilson
 
 __all__ = [
+    "Design",
     "Estimate",
     "PairedDifference",
     "by_stratum",
+    "cluster_size_needed",
+    "clusters_factor",
     "holm",
     "mean",
     "mean_of_strata",

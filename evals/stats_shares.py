@@ -36,20 +36,24 @@ def cluster_wilson(group: Clusters, level: float) -> tuple[float, float]:
 
 
 def effective_n(group: Clusters) -> float:
-    """How many independent samples the clusters are worth: n / design effect.
-
-    The intra-cluster correlation is estimated after adding one cluster that is all right and one that is all
-    wrong (in the spirit of Agresti and Coull): it is then defined at 0 and 1, and leans to caution with little
-    data. Without it, a tag at 0.99 would often see too few failures to notice that they come in fours.
-    """
+    """How many independent samples the clusters are worth: n / design effect."""
     n = group.n
-    size = n / len(group.sums)
-    icc = intra_cluster_correlation(
-        np.append(group.sums, (0.0, size)), np.append(group.counts, (size, size))
-    )
+    icc = cautious_correlation(group)
     # Kish's design effect for unequal cluster sizes; equals 1 + (m - 1) icc when all have m samples.
     effect = 1 + (float((group.counts**2).sum()) / n - 1) * icc
     return n / max(effect, 1.0)
+
+
+def cautious_correlation(group: Clusters) -> float:
+    """Intra-cluster correlation after adding one cluster that is all right and one that is all wrong.
+
+    In the spirit of Agresti and Coull: it is then defined at 0 and 1, and leans to caution with little data.
+    Without it, a tag at 0.99 would often see too few failures to notice that they come in fours.
+    """
+    size = group.n / len(group.sums)
+    return intra_cluster_correlation(
+        np.append(group.sums, (0.0, size)), np.append(group.counts, (size, size))
+    )
 
 
 def poisson_lower(share: float, n: float, level: float) -> float:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evals.api import Sample, Score, ScoreItem
 from evals.metrics.accuracy import GroupMean, MeanOfGroups
+from evals.results import RunData, load
 
 
 class FruitTask:
@@ -82,3 +86,60 @@ def fruit() -> FruitTask:
 @pytest.fixture
 def quiz() -> QuizTask:
     return QuizTask()
+
+
+def write_scores(
+    root: Path,
+    values: Mapping[tuple[str, int], float | None],
+    *,
+    task: Mapping[str, Any],
+    groups: Sequence[str],
+    model: str = "nano",
+    judge: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    deviations: Sequence[str] = (),
+    status: str = "finished",
+) -> RunData:
+    """A whole run folder around `values`: (sample id, image index) -> score, None for one without.
+
+    A sample's group is what its id begins with, up to the last dash.
+    """
+    root.mkdir()
+    part = {
+        "name": model, "version": "1", "weights_sha256": "0" * 64, "domain": "test",
+        "is_test_double": False, "settings": {}, "info": {},
+    }  # fmt: skip
+    named = {"name": "pets", "version": "1", "prompts_sha256": "p", "kind": "generation", "card": {}}
+    described_judge = None if judge is None else {**part, **judge}
+    shared = {
+        "config_sha256": f"{model:0<8}" * 8, "partial": False, "deviations": list(deviations),
+        "warnings": [], "model": part, "judge": described_judge,
+        "task": {**named, **task, "groups": {group: 1 for group in groups}},
+    }  # fmt: skip
+    n = len(values)
+    manifest = {
+        **shared, "schema": 1, "status": status, "auto": {}, "sessions": [], "mlflow": None,
+        "config": {"task": "pets", "model": {}, "generation": {}, "judge": {}},
+        "fingerprint": {"model.name": model, "seed": 42, "limit": None, **(settings or {})},
+        "plan": {"samples": n, "official_samples": n, "per_sample": 1, "outputs": n},
+    }  # fmt: skip
+    counts = {"samples": n, "outputs": n, "failed": 0, "scored": n, "unscored": 0}
+    results = {
+        **shared, "schema": 1, "is_test_double": False, "metrics": {}, "groups": {},
+        "counts": counts, "timing": {},
+    }  # fmt: skip
+    rows = [
+        {"sample_id": s, "image_index": i, "group": s.rpartition("-")[0], "value": v}
+        | ({} if v is not None else {"unscored": "judge failed"})
+        for (s, i), v in values.items()
+    ]
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    (root / "results.json").write_text(json.dumps(results))
+    (root / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load(root)
+
+
+@pytest.fixture
+def folder_of_scores() -> Callable[..., RunData]:
+    """`write_scores`: a run folder that holds given scores."""
+    return write_scores

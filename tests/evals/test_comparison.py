@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,58 +37,15 @@ class Opaque:
         return MetricValue("opaque", 1.0, len(rows))
 
 
-def write_run(
-    root: Path,
-    values: dict[tuple[str, int], float | None],
-    *,
-    model: str = "nano",
-    judge: dict[str, Any] | None = JUDGE,
-    settings: dict[str, Any] | None = None,
-    deviations: tuple[str, ...] = (),
-    **task: Any,
-) -> RunData:
-    """A run folder with `values`: (sample id, index) -> value or None; ids start with their group."""
-    root.mkdir()
-    names = {"name": "pets", "version": "1", "prompts_sha256": "p"}
-    digests = {"version": "1", "weights_sha256": "w", "domain": "photos"}
-    parts = {"is_test_double": False, "settings": {}, "info": {}}
-    caveats = {"partial": False, "deviations": list(deviations), "warnings": []}
-    manifest = {
-        "schema": 1,
-        "status": "finished",
-        "config": {"task": "pets", "model": {}, "generation": {}, "judge": {}},
-        "config_sha256": f"{model:0<8}" * 8,
-        "fingerprint": {"model.name": model, "seed": 42, "limit": None, **(settings or {})},
-        "auto": {},
-        "task": {**names, "kind": "generation", "groups": dict.fromkeys(GROUPS, 1), "card": {}, **task},
-        "model": {"name": model, **digests, **parts},
-        "judge": judge and {**digests, **parts, **judge},
-        "plan": dict.fromkeys(("samples", "official_samples", "per_sample", "outputs"), 1),
-        "sessions": [],
-        "mlflow": None,
-        **caveats,
-    }
-    results = {
-        "task": names,
-        "model": {"name": model, **digests},
-        "judge": None,
-        "config_sha256": manifest["config_sha256"],
-        "is_test_double": False,
-        "metrics": {},
-        "groups": {},
-        "counts": dict.fromkeys(("samples", "outputs", "failed", "scored", "unscored"), 0),
-        "timing": {},
-        **caveats,
-    }
-    rows = [
-        {"sample_id": s, "image_index": i, "group": s.split("-")[0], "value": v}
-        | ({} if v is not None else {"unscored": "judge failed"})
-        for (s, i), v in values.items()
-    ]
-    (root / "manifest.json").write_text(json.dumps(manifest))
-    (root / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (root / "results.json").write_text(json.dumps(results))
-    return load(root)
+@pytest.fixture
+def write_run(folder_of_scores) -> Callable[..., RunData]:
+    def write(root: Path, values: Any, judge: Any = JUDGE, **options: Any) -> RunData:
+        own = ("model", "settings", "deviations", "status")
+        task = {key: value for key, value in options.items() if key not in own}
+        options = {key: value for key, value in options.items() if key in own}
+        return folder_of_scores(root, values, task=task, groups=GROUPS, judge=judge, **options)
+
+    return write
 
 
 def grid(change=lambda key, value: value) -> dict[tuple[str, int], float | None]:
@@ -101,7 +59,7 @@ def better_dogs(key, value):
     return 1.0 if key[0].startswith("dogs") else value
 
 
-def test_the_difference_is_run_minus_baseline_metric_by_metric(tmp_path):
+def test_the_difference_is_run_minus_baseline_metric_by_metric(write_run, tmp_path):
     a = write_run(tmp_path / "a", grid())
     b = write_run(tmp_path / "b", grid(better_dogs), model="b")
     found = comparison.compare([a, b], Pets())
@@ -116,7 +74,7 @@ def test_the_difference_is_run_minus_baseline_metric_by_metric(tmp_path):
     assert opaque.difference is None and "does not say what it averages" in opaque.note
 
 
-def test_the_numbers_are_those_of_the_statistics_module(tmp_path):
+def test_the_numbers_are_those_of_the_statistics_module(write_run, tmp_path):
     values, other = grid(), grid(lambda k, v: v if int(k[0][-2:]) % 3 else 0.0)
     a, b = write_run(tmp_path / "a", values), write_run(tmp_path / "b", other, model="b")
     row = comparison.compare([a, b], Pets()).against[0].rows[0]
@@ -128,7 +86,7 @@ def test_the_numbers_are_those_of_the_statistics_module(tmp_path):
     assert list(row.ci95) == expected.ci
 
 
-def test_every_p_value_of_every_run_enters_the_correction(tmp_path):
+def test_every_p_value_of_every_run_enters_the_correction(write_run, tmp_path):
     runs = [write_run(tmp_path / "a", grid())]
     for n in (3, 7):
         worse = grid(lambda k, v, n=n: v if int(k[0][-2:]) % n else 0.0)
@@ -139,16 +97,18 @@ def test_every_p_value_of_every_run_enters_the_correction(tmp_path):
     assert found.n_tests == len(rows) == 6
 
 
-def test_only_outputs_scored_in_both_runs_count_and_that_is_said(tmp_path):
+def test_only_outputs_scored_in_both_runs_count_and_that_is_said(write_run, tmp_path):
     a = write_run(tmp_path / "a", grid(lambda k, v: None if k == ("cats-00", 0) else v))
     b = write_run(tmp_path / "b", grid(lambda k, v: None if k == ("dogs-01", 1) else v), model="b")
     one = comparison.compare([a, b], Pets()).against[0]
     assert {row.metric: row.n for row in one.rows[:3]} == {"overall": 48, "cats": 39, "dogs": 9}
     assert (one.shared, one.scored, one.is_partial) == (48, (49, 49), True)
-    assert one.notes[0].startswith("partial overlap: 48 outputs have a score in both runs, of 49 in")
+    assert one.notes[0].startswith(
+        "partial overlap: 48 outputs have a score in both runs, of 49 in"
+    )
 
 
-def test_a_group_that_is_not_shared_leaves_the_overall_without_a_difference(tmp_path):
+def test_a_group_that_is_not_shared_leaves_the_overall_without_a_difference(write_run, tmp_path):
     a = write_run(tmp_path / "a", grid())
     only_cats = {k: v for k, v in grid().items() if k[0].startswith("cats")}
     b = write_run(tmp_path / "b", only_cats, model="b")
@@ -157,10 +117,12 @@ def test_a_group_that_is_not_shared_leaves_the_overall_without_a_difference(tmp_
     assert cats.difference == 0.0 and dogs.difference is None
 
 
-def test_runs_that_share_nothing_are_refused_with_what_differs(tmp_path):
+def test_runs_that_share_nothing_are_refused_with_what_differs(write_run, tmp_path):
     a = write_run(tmp_path / "a", {("cats-00", 0): 1.0}, settings={"limit": 1})
     b = write_run(tmp_path / "b", {("cats-01", 0): 1.0}, settings={"limit": 2, "seed": 7})
-    with pytest.raises(UsageError, match=r"share no scored output \(seed: 42 and 7; limit: 1 and 2\)"):
+    with pytest.raises(
+        UsageError, match=r"share no scored output \(seed: 42 and 7; limit: 1 and 2\)"
+    ):
         comparison.compare([a, b], Pets())
     assert comparison.paired_comparisons([a, b], Pets())[0].rows == ()
 
@@ -177,7 +139,7 @@ def test_runs_that_share_nothing_are_refused_with_what_differs(tmp_path):
         ({"judge": None}, "judge: stickers and null"),
     ],
 )  # fmt: skip
-def test_what_does_not_compare_is_named(tmp_path, changes, said):
+def test_what_does_not_compare_is_named(write_run, tmp_path, changes, said):
     a, b = write_run(tmp_path / "a", grid()), write_run(tmp_path / "b", grid(), **changes)
     with pytest.raises(UsageError) as caught:
         comparison.compare([a, b], Pets())
@@ -185,7 +147,7 @@ def test_what_does_not_compare_is_named(tmp_path, changes, said):
     assert ("blip3o-eval rescore" in str(caught.value)) == ("judge" in changes)
 
 
-def test_other_seeds_and_deviations_are_said_not_refused(tmp_path):
+def test_other_seeds_and_deviations_are_said_not_refused(write_run, tmp_path):
     a = write_run(tmp_path / "a", grid())
     b = write_run(
         tmp_path / "b", grid(), settings={"seed": 7}, deviations=("1 picture per prompt",)
@@ -197,7 +159,7 @@ def test_other_seeds_and_deviations_are_said_not_refused(tmp_path):
     )
 
 
-def test_unfinished_repeated_and_damaged_runs_are_refused(tmp_path):
+def test_unfinished_repeated_and_damaged_runs_are_refused(write_run, tmp_path):
     a, b = write_run(tmp_path / "a", grid()), write_run(tmp_path / "b", grid(), model="b")
     with pytest.raises(UsageError, match="given twice"):
         comparison.compare([a, load(tmp_path / "b" / ".." / "a")], Pets())
@@ -211,7 +173,7 @@ def test_unfinished_repeated_and_damaged_runs_are_refused(tmp_path):
         comparison.compare([a, load(b.root)], Pets())
 
 
-def test_without_the_task_groups_are_compared_and_the_reason_is_said(tmp_path):
+def test_without_the_task_groups_are_compared_and_the_reason_is_said(write_run, tmp_path):
     a, b = write_run(tmp_path / "a", grid()), write_run(tmp_path / "b", grid(), model="b")
     one = comparison.compare([a, b]).against[0]
     assert [row.metric for row in one.rows] == list(GROUPS)
@@ -221,7 +183,7 @@ def test_without_the_task_groups_are_compared_and_the_reason_is_said(tmp_path):
     assert "installed is version 2" in comparison.compare([a, b], newer).against[0].notes[-1]
 
 
-def test_a_file_that_a_metric_lacks_is_said_at_its_row(tmp_path):
+def test_a_file_that_a_metric_lacks_is_said_at_its_row(write_run, tmp_path):
     class Needs(GroupMean):
         def terms(self, rows):
             raise MissingRequirementError("questions are missing: get them")
@@ -233,16 +195,22 @@ def test_a_file_that_a_metric_lacks_is_said_at_its_row(tmp_path):
     assert row.difference is None and row.note == "questions are missing: get them"
 
 
-def test_equal_names_are_told_apart(tmp_path):
+def test_equal_names_are_told_apart(write_run, tmp_path):
     a, b = write_run(tmp_path / "a", grid()), write_run(tmp_path / "b", grid(), model="big")
     assert comparison.run_names([a, b]) == ["nano", "big"]
     assert comparison.run_names([a, a]) == ["nano nano0000", "nano nano0000 (2)"]
 
 
-def test_json_holds_everything_and_no_nan(tmp_path):
-    a, b = write_run(tmp_path / "a", grid()), write_run(tmp_path / "b", grid(better_dogs), model="b")
+def test_json_holds_everything_and_no_nan(write_run, tmp_path):
+    a, b = (
+        write_run(tmp_path / "a", grid()),
+        write_run(tmp_path / "b", grid(better_dogs), model="b"),
+    )
     data = comparison.compare([a, b], Pets()).to_json()
     text = json.dumps(data, allow_nan=False)
     assert json.loads(text)["comparisons"][0]["metrics"]["dogs"]["n_clusters"] == 5
     assert data["correction"] == {"method": "holm", "tests": 3}
-    assert data["baseline"] == "nano" and [r["run"] for r in data["runs"]] == [str(a.root), str(b.root)]
+    assert data["baseline"] == "nano" and [r["run"] for r in data["runs"]] == [
+        str(a.root),
+        str(b.root),
+    ]

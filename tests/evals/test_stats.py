@@ -224,6 +224,143 @@ def test_holm_by_hand():
         stats.holm([0.1, math.nan])
 
 
+def test_wilson_holm_and_power_equal_statsmodels():
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    power = pytest.importorskip("statsmodels.stats.power")
+    for successes, n, alpha in ((0, 12, 0.05), (7, 10, 0.1), (320, 320, 0.05), (33, 1000, 0.01)):
+        expected = proportion.proportion_confint(successes, n, alpha, method="wilson")
+        assert stats.wilson(successes, n, level=1 - alpha) == pytest.approx(expected, abs=1e-12)
+    for seed in range(20):
+        p_values = np.random.default_rng(seed).random(1 + seed) ** 3
+        expected = multitest.multipletests(p_values, method="holm")[1]
+        assert stats.holm(p_values) == pytest.approx(expected.tolist(), abs=1e-15)
+    for effect, nobs in ((0.0, 50), (0.2, 50), (-0.5, 30), (1.0, 9)):
+        # normal_power: effect in units of sigma / sqrt(nobs), so the standard error is 1 / sqrt(nobs).
+        expected = power.normal_power(effect, nobs, 0.05)
+        found = stats.power_of_difference(effect, nobs**-0.5)
+        assert found == pytest.approx(expected, abs=1e-12)
+    needed = power.normal_sample_size_one_tail(0.2, 0.8, 0.025)
+    assert stats.minimum_detectable_difference(needed**-0.5) == pytest.approx(0.2, abs=1e-9)
+
+
+def test_clustered_standard_errors_equal_statsmodels():
+    """The t interval of unbounded values is OLS on a constant with cluster-robust covariance."""
+    linear = pytest.importorskip("statsmodels.regression.linear_model")
+    rng = np.random.default_rng(15)
+    sizes = rng.integers(1, 6, 8)  # unequal clusters
+    groups = np.repeat(np.arange(8), sizes)
+    values = rng.normal(3, 1, groups.size) + rng.normal(0, 1, 8)[groups]
+    fit = linear.OLS(values, np.ones(values.size)).fit(
+        cov_type="cluster", cov_kwds={"groups": groups, "df_correction": True}, use_t=True
+    )
+    # statsmodels multiplies by (N - 1) / (N - k) on top of C / (C - 1); k is 1 here, so they agree.
+    estimate = stats.mean(values, groups.tolist(), bounded=False)
+    assert estimate.method == "t"
+    assert estimate.value == pytest.approx(fit.params[0])
+    assert estimate.ci == pytest.approx(fit.conf_int()[0].tolist(), abs=1e-10)
+
+
+def test_sign_flips_equal_mcnemars_exact_test_of_statsmodels():
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    a = [1] * 3 + [0] * 7 + [1] * 20
+    b = [0] * 3 + [1] * 7 + [1] * 20
+    expected = tables.mcnemar([[20, 3], [7, 0]], exact=True).pvalue
+    assert stats.paired_difference(a, b).p_value == pytest.approx(expected, abs=1e-12)
+
+
+def test_bootstrap_agrees_with_scipys():
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(16).gamma(2.0, 1.0, 300)
+    reference = bootstrap((values,), np.mean, method="percentile", random_state=0, n_resamples=9999)
+    low, high = reference.confidence_interval
+    assert stats.mean(values).ci == pytest.approx([low, high], abs=0.012)
+
+
+def test_planning_in_closed_form():
+    design = stats.Design((100,), (0.3,), (0.4,), cluster_size=4, correlation=0.25)
+    variance = 2 * 0.3 * 0.7 * (0.4 * 0.75 + 0.6 / 4) / 100
+    assert design.standard_error() == pytest.approx(math.sqrt(variance))
+    smallest = stats.minimum_detectable_difference(design.standard_error())
+    assert stats.clusters_factor(design, smallest) == pytest.approx(1)
+    assert stats.clusters_factor(design, smallest / 2) == pytest.approx(4)
+    assert design.with_clusters(2.501).n_clusters == (251,)
+    assert stats.cluster_size_needed(design, smallest) == 4
+    endless = stats.minimum_detectable_difference(design.standard_error(math.inf))
+    assert stats.cluster_size_needed(design, endless * 0.999) is None
+    size = stats.cluster_size_needed(design, endless * 1.01)
+    assert stats.minimum_detectable_difference(design.standard_error(size)) <= endless * 1.01
+    assert stats.minimum_detectable_difference(design.standard_error(size - 1)) > endless * 1.01
+
+
+def test_strata_of_a_plan_may_differ():
+    error = stats.standard_error_of_difference(
+        [80, 100], share=[0.9, 0.1], icc=[0.2, 0.6], cluster_size=1, correlation=0
+    )
+    by_hand = math.sqrt(2 * 0.09 / 80 + 2 * 0.09 / 100) / 2
+    assert error == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -0.1, math.inf])
+def test_plans_refuse_numbers_that_are_none(bad):
+    with pytest.raises(ValueError, match="share"):
+        stats.standard_error_of_difference(10, share=bad)
+    with pytest.raises(ValueError, match="icc"):
+        stats.standard_error_of_difference(10, icc=bad)
+    with pytest.raises(ValueError, match="correlation"):
+        stats.standard_error_of_difference(10, correlation=bad)
+    with pytest.raises(ValueError, match="standard_error"):
+        stats.minimum_detectable_difference(bad)
+    with pytest.raises(ValueError, match="standard_error"):
+        stats.power_of_difference(0.1, bad)
+    with pytest.raises(ValueError, match="difference"):
+        stats.clusters_factor(stats.Design((9,), (0.5,), (0.5,)), bad)
+    with pytest.raises(ValueError, match="p-values|NaN"):
+        stats.holm([0.1, bad if bad != math.inf else 2.0])
+
+
+def test_plans_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least one stratum"):
+        stats.standard_error_of_difference([])
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        stats.standard_error_of_difference(0)
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        stats.standard_error_of_difference(5, cluster_size=0)
+    with pytest.raises(ValueError, match="must lie between alpha"):
+        stats.minimum_detectable_difference(0.1, power=0.01)
+    assert stats.power_of_difference(0.1, 0) == 1 and stats.power_of_difference(0, 0) == 0.05
+
+
+def test_a_pair_of_single_samples_and_of_one_cluster():
+    """One prompt says nothing about prompts: p is 1, the interval as wide as caution makes it."""
+    one = stats.paired_difference([1], [0])
+    assert (one.value, one.p_value, one.method) == (1.0, 1.0, "t+2")
+    assert one.lo < 0 < one.hi == 1.0
+    cluster = stats.paired_difference([1, 1, 0, 1], [0, 1, 0, 0], ["p"] * 4)
+    assert (cluster.value, cluster.n_clusters, cluster.p_value) == (0.5, 1, 1.0)
+    assert cluster.lo < 0 < cluster.hi
+    unbounded = stats.paired_difference([3.0], [1.0])
+    assert (unbounded.value, unbounded.ci, unbounded.method) == (2.0, None, "none")
+    assert stats.wilson(0, 0) == (0.0, 1.0)
+    by_group = stats.by_stratum([1, 0], ["a", "b"])
+    assert {name: e.n for name, e in by_group.items()} == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_every_door_refuses_values_that_are_no_numbers(bad):
+    for refused in (
+        lambda: stats.mean_of_strata([1.0, bad], ["a", "b"]),
+        lambda: stats.by_stratum([bad], ["a"]),
+        lambda: stats.paired_difference([bad], [1.0]),
+        lambda: stats.paired_difference([1.0], [bad]),
+    ):
+        with pytest.raises(ValueError, match="1 of . values are NaN or infinite"):
+            refused()
+    with pytest.raises(ValueError, match="successes of"):
+        stats.wilson(bad, 3)
+
+
 def test_power_in_closed_form():
     error = stats.standard_error_of_difference(100, share=0.5, cluster_size=1, icc=0, correlation=0)
     assert error == pytest.approx(math.sqrt(2 * 0.25 / 100))
