@@ -84,9 +84,10 @@ def _add_table(target_registry: Registry, table: Mapping[str, tuple[str, str]]) 
 
 
 def _add_entry_points(group: str, target_registry: Registry) -> None:
-    from importlib.metadata import entry_points
-
-    for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
+    points, damaged = _entry_points(group)
+    for distribution, problem in damaged.items():
+        target_registry.register_broken(f"? ({distribution})", problem, origin=distribution)
+    for point in sorted(points, key=lambda p: (p.name, p.value)):
         distribution = _distribution(point)
         if point.name in target_registry and target_registry.origin(point.name) == distribution:
             continue  # the same entry seen twice, as with an editable install beside a normal one
@@ -96,6 +97,27 @@ def _add_entry_points(group: str, target_registry: Registry) -> None:
             target_registry.register_broken(
                 f"{point.name} ({distribution})", str(error), origin=distribution
             )
+
+
+def _entry_points(group: str) -> tuple[list[Any], dict[str, str]]:
+    """The entry points of a group, and distribution -> problem for those whose list cannot be read."""
+    from importlib import metadata
+
+    try:
+        return list(metadata.entry_points(group=group)), {}
+    except Exception:  # one damaged list among hundreds, of a package that need not be a plug-in at all
+        pass
+    found: dict[str, list[Any]] = {}
+    damaged: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = str(getattr(distribution, "_path", distribution))
+        try:
+            name = distribution.name or name
+            if name not in found:  # the first on the path is the one that is imported
+                found[name] = [p for p in distribution.entry_points if p.group == group]
+        except Exception as error:
+            damaged[name] = f"its list of entry points cannot be read: {one_line(error)}"
+    return [point for points in found.values() for point in points], damaged
 
 
 def _distribution(point: Any) -> str:

@@ -182,3 +182,20 @@ def test_what_a_factory_makes_is_checked_before_anything_is_generated(tmp_path: 
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert message in done.stderr
         assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_list_of_entry_points_hides_no_other(tmp_path: Path) -> None:
+    install_plugin(
+        tmp_path, "good-plugin", "[blip3o_eval.tasks]\ngood = good_tasks:Good\n",
+        {"good_tasks": GOOD_TASK},
+    )  # fmt: skip
+    install_plugin(tmp_path, "torn", "", {})
+    (tmp_path / "torn-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xf7\x00[blip3o")
+    install_plugin(tmp_path, "odd", "[blip3o_eval.tasks]\njunk\n= x\nempty =\n", {})
+    (tmp_path / "nameless-1.0.dist-info").mkdir()
+    (tmp_path / "nameless-1.0.dist-info" / "entry_points.txt").write_text(
+        "[blip3o_eval.tasks]\nnobody = nowhere:Task\n"
+    )
+    rows = list_tasks(tmp_path)
+    assert rows["good"]["error"] is None and rows["geneval"]["error"] is None
+    assert "cannot be read: UnicodeDecodeError" in rows["? (torn)"]["error"]
