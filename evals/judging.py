@@ -240,6 +240,7 @@ def agree(
         "labels": str(labels.path),
         "labels_sha256": labels.digest,
         "labeller_note": labels.header.get("labeller"),
+        "model_weights_sha256": labels.header.get("model_weights_sha256"),
         "task": task.name,
         "run": None if run is None else str(run.root),
         "judge": {k: identity[k] for k in ("name", "version", "weights_sha256", "is_test_double")},

@@ -110,6 +110,8 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
     sentences = []
     if found.get("labeller"):
         sentences.append(f"Labelled by {found['labeller']}.")
+    if found.get("model_weights_sha256"):
+        sentences.append(f"The pictures are of nano's weights {found['model_weights_sha256'][:12]}.")
     own = found.get("labeller_with_itself")
     if own:
         sentences.append(

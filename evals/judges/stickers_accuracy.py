@@ -211,6 +211,7 @@ def on_nano_pictures(folder: Path) -> dict[str, Any]:
         "labeller": found["labeller_note"],
         "labeller_with_itself": found["labeller"],
         "labels_sha256": found["labels_sha256"],
+        "model_weights_sha256": found["model_weights_sha256"],
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
 
