@@ -110,6 +110,8 @@ class RunData:
 
 def load(root: str | Path) -> RunData:
     """Read a run folder. Raises InputError naming the folder and what is missing or damaged."""
+    from evals.frames import encodable
+
     root = Path(root)
     manifest = _read_json(root / "manifest.json", f"{root} is not a run folder")
     if manifest.get("schema") != SCHEMA_VERSION:
@@ -121,7 +123,7 @@ def load(root: str | Path) -> RunData:
     check_manifest(manifest, root / "manifest.json")
     if results is not None:
         check_results(results, results_path)
-    return RunData(root, manifest, results)
+    return RunData(root, encodable(manifest), encodable(results))
 
 
 def _read_json(path: Path, if_missing: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, LINE, ACCENT, SOFT = "#16191d", "#5a6370", "#dfe2e6", "#2457c5", "#c9d6f3"
+MAX_LABEL = 36  # characters of a name beside a chart; the table below it has the whole name
 KIND_COLORS = (
     "#3f8f63",
     "#5b7cb8",
@@ -122,7 +124,7 @@ def runs_chart(
                 ax.plot(bound, [y, y], color=color, linewidth=2, solid_capstyle="butt", clip_on=False)
             if value is not None:
                 ax.plot([value], [y], marker, color=color, markersize=6, clip_on=False)
-    ax.set_yticks([i * band for i in range(len(labels))], labels)
+    ax.set_yticks([i * band for i in range(len(labels))], [_label(text) for text in labels])
     _plain_labels(ax)
     ax.set_ylim((len(labels) - 0.5) * band, -0.5 * band)
     ax.set_xlim(0, top)
@@ -221,7 +223,9 @@ def to_svg(fig: Figure, title: str, description: str) -> str:
 
     file = io.StringIO()
     options: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": title}
-    with matplotlib.rc_context(options):
+    with matplotlib.rc_context(options), warnings.catch_warnings():
+        # The browser draws the letters; it has more of them than matplotlib's font.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         fig.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -252,8 +256,14 @@ def to_png(fig: Figure) -> bytes:
 
 
 def _name_rows(ax: Axes, labels: Sequence[str]) -> None:
-    ax.set_yticks(range(len(labels)), labels)
+    ax.set_yticks(range(len(labels)), [_label(text) for text in labels])
     _plain_labels(ax)
+
+
+def _label(text: str) -> str:
+    """The name as far as there is room for it, without characters that have no shape."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _plain_labels(ax: Axes) -> None:
