@@ -6,6 +6,7 @@ Dimension letters: B batch, L tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
@@ -26,10 +27,12 @@ def answer(
     questions: Sequence[str],
     max_new_tokens: int,
     device: torch.device,
+    stop: Sequence[str] = (),
 ) -> list[str]:
     """One greedy answer per question, by the tokenizer's own chat template.
 
-    An answer ends with the turn, after ``max_new_tokens``, or where the backbone's longest sequence is full.
+    An answer ends with the turn, before the first of the texts ``stop``, after ``max_new_tokens``, or where the
+    backbone's longest sequence is full.
     Raises: DataError for a question longer than the backbone reads.
     """
     rows = [
@@ -43,17 +46,27 @@ def answer(
         max_new_tokens = min(max_new_tokens, inputs.max_tokens - max(map(len, rows)))
     ids, mask = inputs.pad(rows, side="left")
     tensors = {} if patches is None else patches.tensors(device, model.dtype)
+    ending: dict[str, Any] = {}
+    if stop:
+        ending = {"stop_strings": list(stop), "tokenizer": inputs.tokenizer}
     with quiet_transformers():
         new = model.backbone.generate(
             ids.to(device),
             mask.to(device),
             **tensors,
+            **ending,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=inputs.tokenizer.eos_token_id,
             pad_token_id=inputs.pad_id,
         )
-    return [text.strip() for text in inputs.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    texts = inputs.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [_before(text, stop).strip() for text in texts]
+
+
+def _before(text: str, stop: Sequence[str]) -> str:
+    ends = [place for end in stop if (place := text.find(end)) >= 0]
+    return text[: min(ends)] if ends else text
 
 
 def _render(inputs: InputBuilder, prompts: Prompts, num_pictures: int) -> str:

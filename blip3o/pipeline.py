@@ -379,15 +379,18 @@ class Blip3oPipeline(PipelineBase):
         questions: Sequence[str],
         *,
         max_new_tokens: int | None = None,
+        stop: Sequence[str] = (),
     ) -> list[str]:
         """One greedy answer per question; ``images[i]`` are the pictures of ``questions[i]``, None for none.
 
-        Args: max_new_tokens: longest answer, in tokens (default 128).
+        Args: max_new_tokens: longest answer, in tokens (default 128). stop: texts before which an answer ends.
         Raises: DataError for a question or picture, ConfigError for the limit, WeightsError for pictures where the
             backbone reads text only.
         """
         limit = answering.MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
         check_count("max_new_tokens", limit)
+        if isinstance(stop, str) or not all(isinstance(end, str) and end for end in stop):
+            raise ConfigError(f"stop must be a list of texts, none of them empty; got {stop!r}")
         texts = checked_texts(questions, "question")
         if isinstance(images, Image.Image) or len(images) != len(texts):
             got = "one picture" if isinstance(images, Image.Image) else len(images)
@@ -395,7 +398,7 @@ class Blip3oPipeline(PipelineBase):
         pictures = pictures_per_text(images, len(texts), "images")
         device = self.use_part("backbone")
         return answering.answer(
-            self.model, self.inputs, self.prompts, pictures, texts, limit, device
+            self.model, self.inputs, self.prompts, pictures, texts, limit, device, stop
         )
 
     def chat(self, *, seed: int = SEED, use_cache: bool = True) -> Dialogue:

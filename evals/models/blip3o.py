@@ -232,6 +232,8 @@ class Blip3oAdapter:
             [list(r.images) for r in requests],
             [r.prompt for r in requests],
             max_new_tokens=limits.pop() if len(limits) == 1 else max(m or 0 for m in limits),
+            # All at once end only with the last of them; which texts end which answer is seen to below.
+            stop=requests[0].stop if len({r.stop for r in requests}) == 1 else (),
         )
         return [cut_at(text, r.stop).strip() for text, r in zip(texts, requests, strict=True)]
 

@@ -102,14 +102,14 @@ def test_long_prompts_are_refused_with_their_length_and_never_cut(pipe, photo) -
 
 
 def test_prompts_beyond_the_tokenizers_own_limit_are_read_whole_and_said(pipe, caplog) -> None:
-    words = "dog, " * 200
+    words = "dog, " * 350
     with caplog.at_level(logging.WARNING):
         assert len(pipe(words).images) == 1
     assert "more than the 512" in caplog.text
 
 
 def test_an_answer_ends_where_the_backbone_is_full(pipe) -> None:
-    words = "dog, " * 300
+    words = "dog, " * 440
     assert isinstance(pipe.ask(None, words, max_new_tokens=10_000), str)
 
 
@@ -262,3 +262,9 @@ def test_a_model_that_never_learned_to_edit_says_so(pipe, photo, caplog) -> None
 def test_checked_texts_gives_a_list() -> None:
     assert checked_texts("a", "prompt") == ["a"]
     assert checked_texts(("a", "b"), "prompt") == ["a", "b"]
+
+
+@pytest.mark.parametrize("stop", ["x", [""], [3]])
+def test_stop_texts_that_are_none(pipe, stop) -> None:
+    with pytest.raises(ConfigError, match="stop must be a list of texts"):
+        pipe.ask_batch([None], ["what?"], stop=stop)

@@ -102,5 +102,9 @@ def test_nano_reconstructs_through_its_target_encoder() -> None:
     assert errors[0] < shuffled
 
 
-def test_text_alone_is_answered() -> None:
-    assert load("nano").ask(None, "Describe an image of the following caption: a photo of a dog")
+def test_text_alone_is_answered_and_ends_before_a_stop_text() -> None:
+    wish = "Describe an image of the following caption: a photo of a dog"
+    whole = load("nano").ask(None, wish, max_new_tokens=16)
+    word = whole.split()[2]
+    cut = load("nano").ask_batch([None, None], [wish, wish], max_new_tokens=16, stop=[word])
+    assert cut == [whole[: whole.find(word)].strip()] * 2
