@@ -122,8 +122,8 @@ def _entry_points(group: str) -> tuple[list[Any], dict[str, str]]:
 
 def _distribution(point: Any) -> str:
     try:
-        return str(point.dist.name)
-    except Exception:  # no distribution, or one whose metadata is damaged
+        return str(point.dist.name or "an unknown distribution")
+    except Exception:  # no distribution, or one with damaged metadata
         return "an unknown distribution"
 
 
