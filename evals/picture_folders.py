@@ -110,8 +110,9 @@ def _entries(folder: Path) -> dict[str, os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             entries = {e.name: e for e in found if not e.name.startswith((".", "__MACOSX"))}
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read as a folder ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{folder}: cannot be read as a folder ({reason})") from None
     return dict(sorted(entries.items()))
 
 

@@ -87,7 +87,8 @@ def match(
 
 def some(names: Sequence[str], shown: int = SHOWN) -> str:
     """``a, b, c and 17 more``."""
-    text = ", ".join(names[:shown])
+    readable = [name.encode("utf-8", "replace").decode() for name in names[:shown]]
+    text = ", ".join(readable)
     return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"
 
 

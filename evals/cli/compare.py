@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,7 +46,7 @@ def table(found: Comparison) -> list[str]:
         lines.append("TEST DOUBLE: these figures come from a fake model or judge and mean nothing")
     for one, run in zip(found.against, found.runs[1:], strict=True):
         lines += ["", f"{one.name} ({run.root}): {one.shared} shared outputs of {one.shared_samples} samples"]
-        lines += _rows(one)
+        lines += _rows(one, {**(found.runs[0].results or {}).get("metrics", {})})
         lines += [f"note: {text}" for text in one.notes]
     small = sum((r.p_holm or 1.0) < _SIGNIFICANT for one in found.against for r in one.rows)
     lines += [
@@ -56,15 +57,17 @@ def table(found: Comparison) -> list[str]:
     return lines
 
 
-def _rows(one: RunDifferences) -> list[str]:
+def _rows(one: RunDifferences, metrics: Mapping[str, Any]) -> list[str]:
+    """A line per metric; of those without a difference only the headline and what the baseline has a value of."""
     header = ["metric", "baseline", "run", "difference", "95 % interval", "p", "Holm", "n", "units"]
     cells = [header, *(_cells(row) for row in one.rows if row.n)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     ]
-    for row in one.rows:
-        if not row.n and row.note:
+    for number, row in enumerate(one.rows):
+        is_known = number == 0 or metrics.get(row.metric, {}).get("value") is not None
+        if not row.n and row.note and is_known:
             lines.append(f"{row.metric.ljust(widths[0])}  -  {row.note}")
     return lines
 

@@ -7,6 +7,7 @@ every picture and its metadata: another picture in the folder is another run.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,5 +118,5 @@ def _digest(folder: PictureFolder, files: Sequence[Path]) -> str:
             content = file_digest(path)
         except OSError as error:
             content = f"unreadable: {error.strerror}"
-        total.update(f"\n{path.relative_to(folder.root).as_posix()}\0{content}".encode())
+        total.update(b"\n" + os.fsencode(path.relative_to(folder.root)) + b"\0" + content.encode())
     return total.hexdigest()
