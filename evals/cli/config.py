@@ -31,7 +31,7 @@ def show(ctx: click.Context, **options: Any) -> None:
     from evals.config_show import as_yaml, settings_of
 
     layers = layers_from(ctx)
-    for name in task_names(ctx, layers):
+    for number, name in enumerate(task_names(ctx, layers)):
         origin = next(o for o, layer in reversed(layers) if "task" in layer)
         origin = origin if isinstance(origin, str) else origin["task"]
         config, origins = resolve([*layers, (origin, {"task": name})])
@@ -40,7 +40,7 @@ def show(ctx: click.Context, **options: Any) -> None:
             rows = {key: s.to_json() for key, s in settings.items()}
             click.echo(json.dumps({"settings": rows, "notes": notes}))
         else:
-            click.echo(as_yaml(settings, notes))
+            click.echo(("\n" if number else "") + as_yaml(settings, notes))
 
 
 @command.command("schema")

@@ -82,6 +82,8 @@ def _own_place(folder: Path, task: str, source: Source) -> Path | None:
 def _files_at(place: Path, source: Source) -> list[Path]:
     if place.is_file():
         return [place]
+    if not place.exists():
+        raise InputError(f"{place} does not exist: give a parquet file, or the folder that `hf download` made")
     files = _of_split(place, source) if place.is_dir() else []
     if not files:
         raise InputError(

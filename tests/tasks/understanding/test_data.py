@@ -148,8 +148,11 @@ def test_rows_and_columns_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_text("no parquet")
     with pytest.raises(InputError, match="c.parquet: cannot be read as parquet"):
         Mme(tmp_path / "c.parquet").samples()
-    with pytest.raises(InputError, match="no parquet file of the test split of lmms-lab"):
+    with pytest.raises(InputError, match="no-such-folder does not exist: give a parquet file"):
         Mme(tmp_path / "no-such-folder").samples()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="no parquet file of the test split of lmms-lab"):
+        Mme(tmp_path / "folder").samples()
     empty = pa.Table.from_pylist(mme_rows(1)).slice(0, 0)
     pq.write_table(empty, tmp_path / "d.parquet")
     with pytest.raises(InputError, match="d.parquet: the file holds no rows"):
