@@ -17,7 +17,8 @@
     versions, git, platform   of the first session
     sessions           one per start: started, versions, device, shard, seconds per phase; splits:
                        calls made again in parts because they raised (out of memory), first ten
-    mlflow             run_id, experiment, or error; null without tracking
+    mlflow             status ("pending" | "logged" | "failed"), key (a tag of the MLflow run), run_id,
+                       experiment, tracking_uri without password, error; null without tracking
     report             sha256 of the report that belongs to these results; absent before the first
     content_sha256     checksum of all the rest; ``.manifest.copy.json`` is a second copy
 
