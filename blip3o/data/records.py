@@ -66,6 +66,10 @@ class Reading:
     def caption(self, raw: RawRecord) -> CaptionRecord:
         """Raises: DataError if the picture or the caption is missing or damaged."""
         name, image = _first(raw, self.image_fields, "picture")
+        return CaptionRecord(raw.key, self._image(raw.key, name, image), self.text(raw))
+
+    def text(self, raw: RawRecord) -> str:
+        """The caption alone; the picture is not decoded. Raises: DataError."""
         caption_name, caption = _first(raw, self.caption_fields, "caption")
         if isinstance(caption, bytes):
             try:
@@ -77,7 +81,7 @@ class Reading:
             raise DataError(f"record '{raw.key}': '{caption_name}' must be text, got {kind}")
         if not caption.strip():
             raise DataError(f"record '{raw.key}': '{caption_name}' is empty")
-        return CaptionRecord(raw.key, self._image(raw.key, name, image), caption.strip())
+        return caption.strip()
 
     def conversation(self, raw: RawRecord) -> InstructionRecord:
         """LLaVA's form (``conversations``: from human or gpt, value) or chat messages (``messages``: role, content).

@@ -66,7 +66,8 @@ class TrainRecipe:
     start of pretraining). ``target_encoder``: folder of the target encoder; default the one beside the weights.
     ``batch_size``, ``text_batch_size``: pictures and conversations of a micro-batch and process. ``max_length``:
     longest sequence in tokens, queries included. ``learns``, ``image_weight``, ``text_weight``: in place of the
-    stage's own. ``frozen_dtype``: precision of what does not learn.
+    stage's own. ``frozen_dtype``: precision of what does not learn. ``cache``: folder for what frozen parts make of
+    every record; filled where it is not, read in every epoch.
     """
 
     model: str
@@ -86,6 +87,7 @@ class TrainRecipe:
     workers: int = 4
     shuffle_block: int = 1024
     max_bad_share: float = 0.01
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

@@ -9,7 +9,7 @@ Dimension letters: B batch, L tokens, S picture side, P patches of all shown pic
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from blip3o.data.loader import LoaderConfig, RecordLoader, rearrange
 from blip3o.data.mixture import Ingredient
 from blip3o.data.records import PLACEHOLDER, CaptionRecord, InstructionRecord, RawRecord, Reading
+from blip3o.data.target_cache import cached_tensors
 from blip3o.errors import ConfigError, DataError
 from blip3o.inputs import InputBuilder, Patches
 from blip3o.prompts import (
@@ -42,19 +43,21 @@ from blip3o.vision.preprocess import Preprocess
 @dataclass(frozen=True)
 class Encoded:
     """A record as numbers. ``labels``: ids to predict, -100 elsewhere; None where a picture is to be drawn, and then
-    ``target`` (3, S, S) is that picture as the target encoder takes it. ``patches``: pictures shown."""
+    ``target`` (3, S, S) is that picture as the target encoder takes it, or ``cached`` holds what frozen parts made of
+    it: features (C, h, w) and perhaps condition (Q, H). ``patches``: pictures shown."""
 
     key: str
     ids: list[int]
     labels: list[int] | None
     target: Tensor | None
     patches: Patches | None
+    cached: Mapping[str, Tensor] | None = None
 
 
 @dataclass
 class EncodedBatch:
     """input_ids, attention_mask (B, L), padded on the right; labels (B, L) or None; target (B, 3, S, S) or None;
-    patches of all shown pictures, in order, or None."""
+    patches of all shown pictures, in order, or None; cached: features (B, C, h, w), condition (B, Q, H)."""
 
     ids: list[str]
     input_ids: Tensor
@@ -62,6 +65,7 @@ class EncodedBatch:
     labels: Tensor | None
     target: Tensor | None
     patches: Patches | None
+    cached: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,13 @@ class Encoder:
     def __call__(self, raw: RawRecord) -> Encoded:
         if self.kind == "conversations":
             return self._conversation(self.reading.conversation(raw))
-        return self._picture(self.reading.caption(raw))
+        cached = cached_tensors(raw)
+        if cached is None or self.kind == "reconstruction":
+            encoded = self._picture(self.reading.caption(raw))
+            return encoded if cached is None else replace(encoded, target=None, cached=cached)
+        ids = self.inputs.encode(self.prompts.generation(text_mark(0)), [self.reading.text(raw)])
+        self._check(raw.key, ids)
+        return Encoded(raw.key, ids, None, None, None, cached)
 
     def _picture(self, record: CaptionRecord) -> Encoded:
         shown: list[Image.Image] = []
@@ -157,7 +167,14 @@ def collate(records: list[Encoded], pad_id: int) -> EncodedBatch:
         labels if records[0].labels is not None else None,
         torch.stack(targets) if targets else None,
         patches,
+        _stack_cached([record.cached for record in records]),
     )
+
+
+def _stack_cached(rows: Sequence[Mapping[str, Tensor] | None]) -> dict[str, Tensor] | None:
+    if rows[0] is None:
+        return None
+    return {name: torch.stack([row[name] for row in rows if row is not None]) for name in rows[0]}
 
 
 class RecordsStage:
@@ -215,17 +232,27 @@ class RecordsStage:
 
     def _image_loss(self, part: EncodedBatch, generator: torch.Generator) -> Tensor:
         device = next(self.model.parameters()).device
-        assert self.features_of is not None and part.target is not None
-        with phase("target_encoder"), torch.no_grad():
-            parameter = next(self.features_of.parameters())
-            target = self.features_of(part.target.to(device, parameter.dtype)).float()
-        with phase("backbone"):
-            condition = self.model.encode_condition(
-                part.input_ids.to(device), part.attention_mask.to(device), **self._shown(part, device)
-            )
+        cached = part.cached or {}
+        if "features" in cached:
+            target = cached["features"].to(device).float()
+        else:
+            assert self.features_of is not None and part.target is not None
+            with phase("target_encoder"), torch.no_grad():
+                parameter = next(self.features_of.parameters())
+                target = self.features_of(part.target.to(device, parameter.dtype)).float()
+        if "condition" in cached:
+            condition = cached["condition"].to(device, self.model.dtype)
+        else:
+            with phase("backbone"):
+                condition = self._condition(part, device)
         with phase("generator"):
             loss: Tensor = self.model(target=target, condition=condition, generator=generator).loss
         return loss
+
+    def _condition(self, part: EncodedBatch, device: torch.device) -> Tensor:
+        return self.model.encode_condition(
+            part.input_ids.to(device), part.attention_mask.to(device), **self._shown(part, device)
+        )
 
     def _text_loss(self, part: EncodedBatch) -> Tensor:
         """Cross-entropy of the labelled tokens; the vocabulary's logits are made for those only."""

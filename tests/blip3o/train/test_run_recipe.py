@@ -20,7 +20,14 @@ from blip3o.presets import build_tiny
 from blip3o.train.estimate import estimate
 from blip3o.train.recipe import load_recipe, named_recipes, recipe_from_dict
 from blip3o.train.records_stage import learn_only
-from blip3o.train.run_recipe import load_parts, make_stage, prepare, run_recipe
+from blip3o.train.run_recipe import (
+    TargetCache,
+    load_parts,
+    make_stage,
+    open_source,
+    prepare,
+    run_recipe,
+)
 from blip3o.vision.encoders import OpenClipEncoder
 from blip3o.vision.feature_space import FeatureSpace
 from blip3o.vision.preprocess import UNIT_MEAN, UNIT_STD, Preprocess
@@ -146,6 +153,60 @@ def test_an_interrupted_run_ends_where_an_undisturbed_one_does(folder, tmp_path,
             run_recipe(often, tmp_path / "parts")
     resumed = Blip3oPipeline.from_pretrained(run_recipe(often, tmp_path / "parts"))
     assert changed(whole.model, resumed.model) == set()
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "train/log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.mark.parametrize("learns", [None, ["{head}.*"]])
+def test_cached_and_fresh_features_give_the_same_losses(folder, tmp_path, learns):
+    """With frozen queries the query states are kept too. Rows are bfloat16, so losses agree to its precision."""
+    fresh = recipe_from_dict(values(folder, learns=learns))
+    cached = dataclasses.replace(fresh, cache=str(tmp_path / "cache"))
+    run_recipe(fresh, tmp_path / "fresh")
+    run_recipe(cached, tmp_path / "first")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    run_recipe(cached, tmp_path / "second")
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert losses(tmp_path / "first") == pytest.approx(losses(tmp_path / "fresh"), rel=2e-2)
+    rows = (tmp_path / "first/train/log.jsonl").read_text()
+    assert "seconds_target_encoder" not in rows
+    assert ("seconds_backbone" in rows) == (learns is None)
+
+
+def test_a_stale_cache_is_refused(folder, tmp_path):
+    recipe = recipe_from_dict(values(folder, cache=str(tmp_path / "cache")))
+    run_recipe(recipe, tmp_path / "run")
+    pipeline, target = load_parts(recipe)
+    prepare(pipeline, recipe)
+    cache = TargetCache(recipe, pipeline, target)
+    data = recipe.data[0]
+    source = cache.source(data, open_source(data))
+    shard = source.shards()[0]
+    assert len(list(source.read(shard))) == 6 and len(list(source.read(shard, 4))) == 2
+    with torch.no_grad():
+        next(target.parameters()).add_(1)
+    other = TargetCache(recipe, pipeline, target).source(data, open_source(data))
+    with pytest.raises(DataError, match="made by other weights or settings"):
+        next(other.read(shard))
+    with pytest.raises(DataError, match="changed since it was cached: record 0 is '3'"):
+        next(dataclasses.replace(source, source=Shifted(open_source(data))).read(shard))
+    with pytest.raises(DataError, match="is not in the cache"):
+        next(dataclasses.replace(source, folder=tmp_path / "none").read(shard))
+
+
+@dataclasses.dataclass
+class Shifted:
+    """The same shard without its first three records."""
+
+    source: object
+    name = "pictures"
+
+    def read(self, shard, start=0):
+        return self.source.read(shard, start + 3)
 
 
 def test_query_only_backward_gives_the_same_gradients(folder):
