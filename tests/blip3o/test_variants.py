@@ -292,3 +292,25 @@ def test_a_sana_transformer_is_a_velocity_network(pipes) -> None:
     config.head_config = {**sana, "layers": 1}
     with pytest.raises(ConfigError, match="head_config: .*'layers'"):
         Blip3oModel(config)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-clip-mse", "tiny-vae-flow"])
+def test_the_generation_stage_trains_every_design(pipes, name) -> None:
+    from blip3o.train.feature_cache import FeatureBatch
+    from blip3o.train.stages import GenerationStage
+
+    model = copy.deepcopy(pipes[name].model)
+    model.backbone.requires_grad_(False)
+    batch = FeatureBatch(["0", "1", "2"], torch.randn(3, *model.feature_shape), ["a", "b", "c"])
+    rows = []
+    forward = Blip3oModel.forward
+    stage = GenerationStage(model, lambda step: batch, lambda b: model.encode_condition(*prompts()), draws=2)
+    stage.model = lambda **k: rows.append(len(k["condition"])) or forward(model, **k)
+    stage.model.config = model.config
+    loss, numbers = stage.loss(batch, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert model.queries.latent_queries.grad.abs().max() > 0
+    if name == "tiny-clip-mse":
+        assert rows == [3] and set(numbers) == {"unexplained"}
+    else:
+        assert rows == [6] and set(numbers) <= {"mse_noisy", "mse_clean"}
