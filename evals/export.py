@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evals.api import MetricValue
@@ -112,8 +113,17 @@ def _cell(value: Any) -> Any:
 # -- tables -------------------------------------------------------------------------------------
 
 
-def _tables(runs: Sequence[RunData]) -> list[tuple[str, list[str], list[list[str]], list[str]]]:
-    """Per task and version (title, header, rows of plain text, notes); runs as rows, metrics as columns."""
+@dataclass(frozen=True)
+class _Table:
+    """The runs of one task and version, in plain text: runs as rows, metrics as columns."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def _tables(runs: Sequence[RunData]) -> list[_Table]:
     from evals.comparison import run_names
 
     by_task: dict[tuple[str, str], list[RunData]] = {}
@@ -148,8 +158,8 @@ def _tables(runs: Sequence[RunData]) -> list[tuple[str, list[str], list[list[str
             )
             notes += [f"{name}: {text}" for text in found]
         title = f"{task}, version {version}, with 95 % intervals"
-        plain = [[_line(cell) for cell in row] for row in rows]
-        tables.append((_line(title), [_line(h) for h in header], plain, [_line(n) for n in notes]))
+        lines = [[_line(cell) for cell in row] for row in rows]
+        tables.append(_Table(_line(title), list(map(_line, header)), lines, list(map(_line, notes))))
     return tables
 
 
@@ -200,42 +210,46 @@ def latex_text(text: str) -> str:
 def to_markdown(runs: Sequence[RunData]) -> str:
     """A table per task, runs as rows, and notes under it."""
     parts = []
-    for title, header, rows, notes in _tables(runs):
-        lines = [f"**{markdown_text(title)}**", ""]
-        lines.append(_pipes(map(markdown_text, header)))
-        lines.append(_pipes("---" if i < 2 else "---:" for i in range(len(header))))
-        lines += [_pipes(map(markdown_text, row)) for row in rows]
-        if notes:
-            lines += ["", *(f"- {markdown_text(note)}" for note in notes)]
+    for table in _tables(runs):
+        rule = ["---", "---", *["---:"] * (len(table.header) - 2)]
+        lines = [f"**{markdown_text(table.title)}**", ""]
+        lines += [_pipes(map(markdown_text, table.header)), _pipes(rule)]
+        lines += [_pipes(map(markdown_text, row)) for row in table.rows]
+        if table.notes:
+            lines += ["", *(f"- {markdown_text(note)}" for note in table.notes)]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
-def _pipes(cells: Any) -> str:
+def _pipes(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def to_latex(runs: Sequence[RunData]) -> str:
     """A ``table`` per task with booktabs rules; the notes stand in the caption."""
     parts = ["% needs \\usepackage{booktabs} and, for other scripts than Latin, a Unicode engine\n"]
-    for title, header, rows, notes in _tables(runs):
-        columns = "ll" + "r" * (len(header) - 2)
-        caption = ". ".join([latex_text(title), *map(latex_text, notes)])
+    for table in _tables(runs):
+        columns = "ll" + "r" * (len(table.header) - 2)
+        caption = ". ".join(map(latex_text, [table.title, *table.notes]))
         lines = [
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{{caption}.}}",
             rf"  \begin{{tabular}}{{{columns}}}",
             r"    \toprule",
-            *(f"    {' & '.join(map(latex_text, row))} \\\\" for row in [header]),
+            _ampersands(table.header),
             r"    \midrule",
-            *(f"    {' & '.join(map(latex_text, row))} \\\\" for row in rows),
+            *map(_ampersands, table.rows),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
         ]
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def _ampersands(cells: Iterable[str]) -> str:
+    return f"    {' & '.join(map(latex_text, cells))} \\\\"
 
 
 def _to_model_index(runs: Sequence[RunData]) -> str:
