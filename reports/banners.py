@@ -59,10 +59,16 @@ def banners(run: RunData) -> list[dict[str, str]]:
             "They are left out of every figure."
         )
         found.append(("warn", f"{count(left)} not scored", text))
-    if parent := manifest.get("parent"):
-        before = (parent.get("judge") or {}).get("name") if isinstance(parent, dict) else None
-        text = "The outputs were made by an earlier run" + (f", judged there by {before}." if before else ".")
-        found.append(("note", "Scored again", text))
+    parent = manifest.get("parent")
+    if isinstance(parent, dict):
+        judge = parent.get("judge") or {}
+        text = f"The outputs are those of {parent.get('run', 'an earlier run')}"
+        if judge.get("name"):
+            text += f", where {judge['name']} {judge.get('version', '')} judged them"
+        text += "."
+        if parent.get("missing"):
+            text += f" {count(parent['missing'])} of them it had not made yet."
+        found.append(("note", "Judged again", text))
     if is_stickers(run):
         text = (
             "Judged by the sticker world's own judge, which was measured on sticker pictures only. These figures "

@@ -60,7 +60,7 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
                 "results": run.results,
                 "headline": _headline(run),
                 "banners": [b for b in own if b not in common],
-                "command": command_of(run.manifest["config"]),
+                "command": command_of(run.manifest),
             }
             for i, (name, run, own) in enumerate(zip(names, runs, all_banners, strict=True))
         ],

@@ -17,8 +17,24 @@ SEED_MODES = {
 }
 
 
-def command_of(config: Mapping[str, Any]) -> str:
-    """The command line that asks for this configuration."""
+def command_of(manifest: Mapping[str, Any]) -> str:
+    """The command line that made this run: `run`, `rescore` of its parent, or `score` of pictures made elsewhere."""
+    config, parent = manifest["config"], manifest.get("parent")
+    if isinstance(parent, Mapping) and parent.get("run"):
+        judge = (manifest["judge"] or {}).get("name")
+        tail = f" --judge {shlex.quote(str(judge))}" if judge else ""
+        return f"blip3o-eval rescore {shlex.quote(str(parent['run']))}{tail}"
+    name = str(config["model"]["name"])
+    if name.startswith("images:"):
+        return (
+            f"blip3o-eval score --task {shlex.quote(str(config['task']))} "
+            f"--images {shlex.quote(name.removeprefix('images:'))} "
+            f"--judge {shlex.quote(str(config['judge']['name']))}"
+        )
+    return _run_command(config)
+
+
+def _run_command(config: Mapping[str, Any]) -> str:
     generation, model = config["generation"], config["model"]
     flags = {
         "--task": config["task"],
@@ -83,8 +99,10 @@ def _sampling(manifest: Mapping[str, Any]) -> Facts:
         f"{'judge' if key.startswith('judge') else 'model'} {value}"
         for key, value in manifest["auto"].items()
     ]
+    mode = SEED_MODES.get(config["seed_mode"], config["seed_mode"])
+    is_ours = not str(config["model"]["name"]).startswith("images:")
     return [
-        ("seed", f"{config['seed']} ({SEED_MODES.get(config['seed_mode'], config['seed_mode'])})"),
+        ("seed", f"{config['seed']} ({mode})" if is_ours else "pictures made elsewhere"),
         (
             "outputs",
             f"{count(plan['samples'])} prompts x {plan['per_sample']} = {count(plan['outputs'])}",

@@ -79,7 +79,7 @@ def run_page(run: RunData) -> dict[str, Any]:
         "verdicts": verdict_accuracy(accuracy),
         "published": _published(task["name"], list(task["groups"])),
         "facts": facts(run),
-        "command": command_of(manifest["config"]),
+        "command": command_of(manifest),
         "is_stickers": is_stickers(run),
         "credits": credits_of(manifest),
         "started": (manifest.get("sessions") or [{}])[0].get("started", ""),

@@ -440,6 +440,22 @@ def test_a_place_that_cannot_be_written_is_named(small_run, tmp_path, monkeypatc
         write_report(small_run, tmp_path / "file" / "report.html")
 
 
+def test_a_run_that_was_judged_again_names_its_parent(run_copy):
+    parent = {"relation": "rescored", "run": "../first", "judge": {"name": "old", "version": "3"}, "missing": 2}
+    edit(run_copy / "manifest.json", lambda m: m.update(parent=parent))
+    words = Page(write_report(run_copy)).words
+    assert "The outputs are those of ../first, where old 3 judged them. 2 of them it had not made yet." in words
+    assert "blip3o-eval rescore ../first --judge stickers" in words
+
+
+def test_pictures_made_elsewhere_have_no_seed(run_copy):
+    edit(run_copy / "manifest.json", lambda m: m["config"]["model"].update(name="images:my pictures"))
+    edit(run_copy / "manifest.json", lambda m: m["config"]["judge"].update(name="stickers"))
+    words = Page(write_report(run_copy)).words
+    assert "pictures made elsewhere" in words
+    assert "blip3o-eval score --task geneval --images 'my pictures' --judge stickers" in words
+
+
 # --- several runs --------------------------------------------------------------------------------------------------
 
 
