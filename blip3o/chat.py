@@ -123,12 +123,12 @@ class SavedDialogue:
 
 def open_picture(path: Path) -> Image.Image:
     """A picture file, read whole. Raises: DataError."""
-    from PIL import UnidentifiedImageError
+    from PIL import ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             checked_picture(image)
-            return image.copy()
+            return ImageOps.exif_transpose(image)  # a copy, upright
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a readable picture; give a PNG, JPEG or WebP file") from None
     except (OSError, Image.DecompressionBombError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,7 +76,7 @@ def parity(files: tuple[Path, ...]) -> None:
         sys.exit(1)
 
 
-def _picture_options(command: click.Command) -> click.Command:
+def _picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the commands that draw."""
     for option in reversed((
         model_option,

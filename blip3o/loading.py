@@ -83,7 +83,11 @@ def load_parts(
     if is_released(folder):
         config.token_config = vars(token_config(tokenizer)).copy()
         licence = backbone_licence(config)
-        card = PipelineCard(dtype="float16", reconstruction_size_px=448, licence=licence)
+        # Trained on captions only; the backbone answers as it did before.
+        modes = ("ask", "generate")
+        card = PipelineCard(
+            dtype="float16", reconstruction_size_px=448, licence=licence, modes=modes
+        )
     else:
         card = read_card(folder)
         card = replace(card, licence=card.licence or backbone_licence(config))
