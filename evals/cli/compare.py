@@ -15,22 +15,22 @@ _SIGNIFICANT = 0.05
 
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.  [default: a table]")
-def command(runs: tuple[str, ...], as_json: bool) -> None:
+@click.option("--json", is_flag=True, help="Print one JSON object.  [default: a table]")
+def command(runs: tuple[str, ...], **options: Any) -> None:
     """Compare finished runs of one task with the first of them, the baseline.
 
     For every metric: the paired difference (run minus baseline) on the outputs that have a score in both,
     its 95 % interval over prompts, a two-sided p-value, and the p-value after Holm's correction for all
     rows of the comparison. Runs of different tasks, prompts or judges are refused, naming what differs.
     """
-    import json
+    from json import dumps
 
     from evals.comparison import compare
     from evals.results import load
 
     found = compare([load(run) for run in runs])
-    if as_json:
-        click.echo(json.dumps(found.to_json(), allow_nan=False))
+    if options["json"]:
+        click.echo(dumps(found.to_json(), allow_nan=False))
         return
     for line in table(found):
         click.echo(line)

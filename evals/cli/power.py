@@ -24,18 +24,18 @@ _INSIDE = click.FloatRange(0, 1, min_open=True, max_open=True)
 @click.option("--icc", type=_FRACTION, metavar="R", help="Without RUN: correlation of two pictures of one prompt, 0 to 1.  [default: 0.5]")
 @click.option("--correlation", type=_FRACTION, metavar="C", help="How strongly two models agree on which prompts are hard, 0 to 1.  [default: that of --against, else 0.5]")
 @click.option("--difference", type=click.FloatRange(min=0, min_open=True), metavar="D", help="A difference to plan for, in the metric's unit (GenEval: 0.02 is two points).")
-@click.option("--power", "wanted", type=_INSIDE, default=0.8, show_default=True, metavar="SHARE", help="Chance of finding a true difference.")
+@click.option("--power", type=_INSIDE, default=0.8, show_default=True, metavar="SHARE", help="Chance of finding a true difference.")
 @click.option("--alpha", type=_INSIDE, default=0.05, show_default=True, metavar="SHARE", help="Chance of a false alarm, two-sided.")
 @click.option("--comparisons", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="Tests that share --alpha.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.  [default: text]")
+@click.option("--json", is_flag=True, help="Print one JSON object.  [default: text]")
 # fmt: on
-def command(run: str | None, against: str | None, as_json: bool, **options: Any) -> None:
+def command(run: str | None, against: str | None, **options: Any) -> None:
     """Say which difference between two models a run can show, and what size a given difference needs.
 
     With a finished RUN, shares and the correlation of pictures of one prompt are measured on it; without one, they are
     what the options say. Prompts are the independent units: more pictures of the same prompts help only so far.
     """
-    import json
+    from json import dumps
 
     from evals.power import plan
 
@@ -43,12 +43,12 @@ def command(run: str | None, against: str | None, as_json: bool, **options: Any)
     found = plan(
         measured,
         difference=options["difference"],
-        power=options["wanted"],
+        power=options["power"],
         alpha=options["alpha"],
         comparisons=options["comparisons"],
     )
-    if as_json:
-        click.echo(json.dumps({"source": source, **found.to_json()}, allow_nan=False))
+    if options["json"]:
+        click.echo(dumps({"source": source, **found.to_json()}, allow_nan=False))
         return
     for line in text(found, source):
         click.echo(line)

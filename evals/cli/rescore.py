@@ -20,9 +20,9 @@ from evals.cli.settings import NumberOrAuto, Share
 @click.option("--tracking-uri", metavar="U", help="MLflow tracking URI.  [default: as in RUN]")
 @click.option("--no-track", is_flag=True, help="Do not log to MLflow.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print results as one JSON object.  [default: a table]")
+@click.option("--json", is_flag=True, help="Print results as one JSON object.  [default: a table]")
 # fmt: on
-def command(run: str, judge: str | None, output: str | None, quiet: bool, as_json: bool, **options: Any) -> None:
+def command(run: str, judge: str | None, output: str | None, quiet: bool, **options: Any) -> None:
     """Judge the pictures or texts of RUN again: by another judge, by new weights, or by new rules.
 
     Nothing is drawn again and RUN is only read. The new folder is a whole run that names RUN as its parent.
@@ -52,6 +52,6 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, as_jso
     if not quiet:
         missing = f"; {found.missing:,} are not made yet" if found.missing else ""
         click.echo(f"reused {found.reused:,} outputs of {found.parent}{missing}", err=True)
-    show(found.run, as_json)
+    show(found.run, options["json"])
     if found.run.problem is not None:
         raise EvalError(found.run.problem)

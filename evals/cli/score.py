@@ -29,7 +29,7 @@ _FLAGS = ("output", "rewritten_prompts", "fresh", "retry_errors", "no_track")
 
 # fmt: off
 @click.command("score")
-@click.option("--task", "task_name", required=True, metavar="T", help="The task whose rules apply.")
+@click.option("--task", required=True, metavar="T", help="The task whose rules apply.")
 @click.option("--detections", metavar="FILE", help="Recorded detections, one picture a line.")
 @click.option("--results", metavar="FILE", help="The results.jsonl of GenEval's own script.")
 @click.option(
@@ -56,10 +56,10 @@ _FLAGS = ("output", "rewritten_prompts", "fresh", "retry_errors", "no_track")
 @click.option("--tracking-uri", metavar="U", help="With --images: MLflow tracking URI.  [default: MLFLOW_TRACKING_URI or runs/mlflow.db]")
 @click.option("--no-track", is_flag=True, help="With --images: do not log to MLflow.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line (default: a table).")
+@click.option("--json", is_flag=True, help="One JSON object a line (default: a table).")
 @click.pass_context
 # fmt: on
-def command(ctx: click.Context, task_name: str, compat: str | None, as_json: bool, **options: Any) -> None:
+def command(ctx: click.Context, **options: Any) -> None:
     """Score what others made by a task's official rules. Give one input.
 
     Recordings (--detections, --results, --crops, --answers) need no judge, and their exit status is 0 once
@@ -69,6 +69,7 @@ def command(ctx: click.Context, task_name: str, compat: str | None, as_json: boo
     The same command resumes. Pictures that are missing or cannot be read are counted and named, and then
     no overall is given.
     """
+    task_name, compat, as_json = options["task"], options["compat"], options["json"]
     task = _task(task_name)
     kinds = ("detections", "results", "crops", "answers", "images")
     inputs = {k: options[k] for k in kinds if options[k] is not None}

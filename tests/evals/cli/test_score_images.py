@@ -205,3 +205,14 @@ def test_nano_judged_again_through_every_door(tmp_path, monkeypatch) -> None:
     assert json.loads(again.stdout)["metrics"] == first["metrics"]
     compared = json.loads(call("compare", "run", "scored", "again", "--json").stdout)
     assert [c["metrics"]["overall"]["p_value"] for c in compared["comparisons"]] == [1.0, 1.0]
+
+
+def test_every_option_has_its_environment_twin(pictures, monkeypatch) -> None:
+    twins = {
+        "SCORE_TASK": "geneval", "SCORE_IMAGES": str(pictures), "SCORE_JUDGE": "auto",
+        "POWER_POWER": "0.9", "POWER_JSON": "1", "COMPARE_JSON": "1", "RESCORE_JUDGE": "stickrs",
+    }  # fmt: skip
+    for name, value in twins.items():
+        monkeypatch.setenv(f"BLIP3O_EVAL_{name}", value)
+    assert "--judge auto has no answer" in call("score").stderr
+    assert json.loads(call("power").stdout)["power"] == 0.9
