@@ -251,7 +251,7 @@ def test_a_full_disk_says_so_and_the_run_goes_on_afterwards(
             writer._file.write(b"".join(dumps(r).encode() + b"\n" for r in rows)[:300])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def full_in_writing(path: Path, data: bytes) -> None:
+    def full_in_writing(path: Path, data: bytes, *durable: bool) -> None:
         with store.writing(path):
             full(path, data)
 
