@@ -83,6 +83,42 @@ _QWEN_SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# Sizes of public language models and towers that a model can be built on, as their config.json gives them.
+_ROPE = {"rope_type": "default"}
+BACKBONES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_parameters": {**_ROPE, "rope_theta": 100000.0},
+    },
+    # The backbone of the paper's ablation.
+    "llama-3.2-1b": {
+        "model_type": "llama", "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192,
+        "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+        "tie_word_embeddings": True, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
+        },
+    },
+    # Upstream's branch Qwen3-Siglip2: 512 px pictures are 1,024 tokens.
+    "qwen3-1.7b-siglip2": {
+        "model_type": "text_vision",
+        "text_config": {
+            "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 6144,
+            "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+            "tie_word_embeddings": True, "max_position_embeddings": 40960, "rms_norm_eps": 1e-6,
+            "rope_parameters": {**_ROPE, "rope_theta": 1000000.0},
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+            "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 512, "patch_size": 16,
+        },
+        "image_token_id": 151671,
+    },
+}  # fmt: skip
+
+
 def released_config_values(name: str) -> dict[str, Any]:
     """What the config.json of a released model says of its sizes."""
     size = _QWEN_SIZES[name]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 
 from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig, load_decoder
 from blip3o.errors import ConfigError, ShapeError, WeightsError
 from blip3o.latent_decoder import SCHEDULER_CONFIG, LatentDecoder, LatentDecoderConfig
 from blip3o.storage import read_json, write_json
-from blip3o.vision.autoencoder import Autoencoder
+from blip3o.vision.autoencoder import Autoencoder, AutoencoderConfig
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -133,6 +133,29 @@ def test_the_scheduler_is_that_of_the_released_decoder() -> None:
     scheduler = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(50)
     assert float(scheduler.init_noise_sigma) == pytest.approx(13.158, abs=1e-3)
+
+
+def test_a_deep_compression_autoencoder_is_read_like_the_other(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    vae = AutoencoderDC(
+        in_channels=3, latent_channels=4, attention_head_dim=4, encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock", encoder_block_out_channels=(8, 16), decoder_block_out_channels=(8, 16),
+        encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), encoder_qkv_multiscales=((), ()),
+        decoder_qkv_multiscales=((), ()), scaling_factor=0.5,
+    ).eval()  # fmt: skip
+    autoencoder = Autoencoder(vae, AutoencoderConfig(image_size=16))
+    pictures = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        latents = autoencoder(pictures)
+        torch.testing.assert_close(latents, 0.5 * vae.encode(pictures).latent)
+    autoencoder.save_pretrained(tmp_path)
+    loaded = load_decoder(tmp_path)
+    assert loaded.config.image_size == 16
+    assert torch.equal(loaded.decode(latents), autoencoder.decode(latents))
+    config_file = tmp_path / "vae" / "config.json"
+    write_json(config_file, {**read_json(config_file), "_class_name": "VQModel"})
+    with pytest.raises(ConfigError, match="'VQModel' is not supported; use AutoencoderKL or AutoencoderDC"):
+        load_decoder(tmp_path)
 
 
 def test_any_scheduler_of_diffusers_can_be_named(latent, tmp_path: Path) -> None:

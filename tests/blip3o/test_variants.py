@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from blip3o.backbone import build_backbone
 from blip3o.config import Blip3oConfig
 from blip3o.errors import ConfigError, DataError, ShapeError
 from blip3o.heads import kinds
 from blip3o.pipeline import Blip3oPipeline
-from blip3o.presets import PRESETS, build_tiny, is_random
+from blip3o.presets import BACKBONES, PRESETS, build_tiny, is_random
 from blip3o.unified import Blip3oModel
 
 NAMES = [name for name in PRESETS if is_random(name)]
@@ -178,6 +179,26 @@ def test_pictures_reach_a_language_model_through_siglip(pipes, photo) -> None:
         backbone.embed(ids, rows[20:], grids[1:])
     with pytest.raises(DataError, match="no vision tower"):
         pipes["tiny-llama"].model.backbone.embed(ids, rows, grids)
+
+
+@pytest.mark.parametrize(
+    ("name", "text_parameters", "picture_tokens"),
+    [
+        ("smollm2-135m", 134_515_008, None),
+        ("llama-3.2-1b", 1_235_814_400, None),
+        ("qwen3-1.7b-siglip2", 1_720_574_976, 1024),
+    ],
+)
+def test_backbones_of_public_sizes_are_those_models(name, text_parameters, picture_tokens) -> None:
+    """Parameter counts as published; built without memory."""
+    with torch.device("meta"):
+        backbone = build_backbone(BACKBONES[name])
+        assert sum(p.numel() for p in backbone.lm.parameters()) == text_parameters
+        if picture_tokens is None:
+            assert backbone.vision_config is None
+            return
+        rows, grid = torch.empty(1024, 3 * 16 * 16), torch.tensor([[1, 32, 32]], device="cpu")
+        assert backbone.see(rows, grid).shape == (picture_tokens, 2048)
 
 
 # Combinations
