@@ -26,7 +26,7 @@ _MIN_WORD_CHARACTERS = 16  # and so are lower-case letters alone up to this leng
 
 _WORDS = (
     r"api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|auth[_-]?key|signing[_-]?key|"
-    r"secret|token|password|passwd|passphrase|credentials?|authorization|bearer"
+    r"secret|token|password|passwd|pwd|passphrase|credentials?|authorization|bearer|signature"
 )
 # "max_new_tokens", "tokenizer" and "pad_token_id" are no secrets: the word has to end the name.
 _SECRET_NAME = re.compile(rf"(?:^|[^a-z])(?:{_WORDS})$", re.IGNORECASE)
@@ -38,12 +38,22 @@ _SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:KEY|APIKEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(?:$|_)",
     re.IGNORECASE,
 )
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#'\"<>]*@")
+# The second form is no valid address, yet SQLAlchemy takes a password with a slash; a port is none.
+_USERINFO = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)"
+    r"(?:[^\s/?#'\"<>]*@|[^\s/?#'\"<>@:]{0,100}:(?!\d{1,5}[/?#])[^\s'\"<>@]{0,200}@)"
+)
 _PAIR = re.compile(
     rf"(?P<name>(?<![A-Za-z])[\w.-]{{0,40}}?(?:{_WORDS}))(?P<between>[\"']?\s*[=:]\s*[\"']?)"
-    r"(?P<scheme>(?:Bearer|Basic|Token)\s+)?(?P<value>\[redacted\]|[^\s&,;\"'<>)}\]]+)",
+    r"(?P<scheme>(?:Bearer|Basic|Token)\s+)?"
+    r"(?P<value>\[redacted\]|(?<=\")[^\"\n]+|(?<=')[^'\n]+|[^\s&,;\"'<>)}\]]+)",
     re.IGNORECASE,
 )
+_OPTION = re.compile(
+    rf"(?P<name>--[\w-]{{0,40}}?(?:{_WORDS}))(?P<between>[ \t]+)(?P<scheme>)(?P<value>[^\s-]\S*)",
+    re.IGNORECASE,
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _BEARER = re.compile(r"\b(?P<scheme>Bearer|Basic)\s+[A-Za-z0-9+/_.=~-]{8,}")
 _TOKEN_FORMS = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|"
@@ -60,6 +70,7 @@ def redact(text: str) -> str:
     if "://" in text:
         text = _USERINFO.sub(r"\g<scheme>", text)
     text = _PAIR.sub(_hide_value, text)
+    text = _OPTION.sub(_hide_value, text)
     text = _BEARER.sub(rf"\g<scheme> {MARK}", text)
     return _TOKEN_FORMS.sub(MARK, text)
 
@@ -88,11 +99,10 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _is_secret_name(name: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and _SECRET_NAME.search(name) is not None
-        and _HARMLESS_NAME.search(name) is None
-    )
+    if not isinstance(name, str):
+        return False
+    name = _CAMEL.sub("_", name)  # accessToken
+    return _SECRET_NAME.search(name) is not None and _HARMLESS_NAME.search(name) is None
 
 
 def _hide_value(match: re.Match[str]) -> str:
