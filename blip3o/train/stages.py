@@ -6,7 +6,8 @@
 | decoder | pixel decoder | target tower | decoder flow matching on (slightly noisy) features |
 | vision | backbone's vision tower | target tower | target tower's features, class and colour of every cell |
 | understanding | vision-language backbone | - | next token on answers, descriptions and edited scenes |
-| generation | latent queries, DiT | backbone, target tower | flow matching on features (sequential training) |
+| generation | latent queries, head | backbone, target tower | flow matching or squared error (sequential training) |
+| autoencoder (blip3o.train.autoencoder) | sticker VAE | - | absolute error of pixels and edges + KL |
 
 ``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an
 object's shape in 64 tokens; with the reconstruction term the target is no longer a pure CLIP feature, and

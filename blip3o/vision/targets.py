@@ -25,6 +25,7 @@ from blip3o.storage import (
     read_json,
     read_tensors,
     save_module,
+    write_json,
 )
 from blip3o.vision.encoders import EvaConfig, EvaEncoder, OpenClipEncoder, pool_grid
 from blip3o.vision.feature_space import FeatureSpace
@@ -73,8 +74,6 @@ class Target(nn.Module):
         config = {**self.config, "pooling": self.pooling, "preprocess": self.preprocess.to_dict()}
         if config["kind"] == "vae":
             self.encoder.save_pretrained(folder, dtype)  # diffusers' own files
-            from blip3o.storage import write_json
-
             write_json(folder / CONFIG_NAME, config)
         else:
             save_module(folder, self.encoder, config, dtype)

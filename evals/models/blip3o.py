@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -177,13 +176,12 @@ class Blip3oAdapter:
 
         dtype, device = getattr(torch, self.identity.settings["dtype"]), self.device
         try:
-            with _outside_launcher():
-                self._pipeline = Blip3oPipeline.from_pretrained(
-                    self.folder or "tiny",
-                    dtype=dtype,
-                    device=device,
-                    compat=self.options.extra.get("compat"),
-                )
+            self._pipeline = Blip3oPipeline.from_pretrained(
+                self.folder or "tiny",
+                dtype=dtype,
+                device=device,
+                compat=self.options.extra.get("compat"),
+            )
         except Blip3oError as error:
             raise ModelError(f"model {self.name!r} cannot be loaded: {error}") from error
         self._pipeline.set_progress_bar_config(disable=True)  # the run has a bar of its own
@@ -243,16 +241,6 @@ def _generator(seed: int) -> Any:
 
     # On the CPU, so that a seed means the same starting noise on every device.
     return torch.Generator("cpu").manual_seed(seed)
-
-
-@contextmanager
-def _outside_launcher() -> Iterator[None]:
-    """Hide torchrun's variables: transformers would switch to tensor parallelism when it sees them."""
-    hidden = {k: os.environ.pop(k) for k in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if k in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
