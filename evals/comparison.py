@@ -16,13 +16,17 @@ from typing import Any
 
 from evals import stats
 from evals.api import Metric, PairedMetric, ScoreRow, Task, Terms
-from evals.errors import EvalError, InputError, UsageError
+from evals.errors import EvalError, InputError, UsageError, unknown_name
 from evals.results import RunData, score_from_json
 
 Key = tuple[str, int]  # sample id, image index
 
 _SHORT_DIGEST = 12
-_NOT_SAID = ("batch_size", "judge.batch_size", "fingerprint")  # they move no verdict worth a note
+# They move no verdict worth a note, or are the very thing that is compared.
+_NOT_SAID = (
+    "batch_size", "judge.batch_size", "fingerprint", "model.name", "model.version",
+    "model.weights_sha256",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,13 @@ class Comparison:
         }
 
 
-def compare(runs: Sequence[RunData], task: Task | None = None) -> Comparison:
+def compare(
+    runs: Sequence[RunData], task: Task | None = None, only: Sequence[str] = ()
+) -> Comparison:
     """Compare finished runs of one task with the first of them.
 
-    Args: task: the task object of the runs; None finds it by its name.
+    Args: task: the task object of the runs; None finds it by its name. only: names of the metrics to compare,
+    all without any; the correction covers no others.
     Raises: UsageError naming what differs when runs cannot be compared, or what is unfinished; InputError
     for a damaged file.
     """
@@ -126,7 +133,7 @@ def compare(runs: Sequence[RunData], task: Task | None = None) -> Comparison:
         raise UsageError("give two or more run folders: the first is the baseline")
     _check_finished(runs)
     check_comparable(runs)
-    against = paired_comparisons(runs, task)
+    against = paired_comparisons(runs, task, only)
     for run, one in zip(runs[1:], against, strict=True):
         if not one.shared:
             differing = "; ".join(_settings_that_differ(runs[0], run)) or "no settings differ"
@@ -134,7 +141,9 @@ def compare(runs: Sequence[RunData], task: Task | None = None) -> Comparison:
     return Comparison(tuple(runs), tuple(run_names(runs)), tuple(against))
 
 
-def paired_comparisons(runs: Sequence[RunData], task: Task | None = None) -> list[RunDifferences]:
+def paired_comparisons(
+    runs: Sequence[RunData], task: Task | None = None, only: Sequence[str] = ()
+) -> list[RunDifferences]:
     """Each further run against the first; without shared outputs its rows are empty.
 
     Where the task is not installed, or in another version than scored the runs, the groups are compared by
@@ -143,6 +152,11 @@ def paired_comparisons(runs: Sequence[RunData], task: Task | None = None) -> lis
     names = run_names(runs)
     scores = [read_scores(run) for run in runs]
     metrics, remarks = metrics_of(runs[0], task)
+    known = [metric.name for metric in metrics]
+    for name in only:
+        if name not in known:
+            raise unknown_name("metric", name, known)
+    metrics = [metric for metric in metrics if not only or metric.name in only]
     against = []
     for run, name, rows in zip(runs[1:], names[1:], scores[1:], strict=True):
         shared = [key for key in scores[0] if key in rows]
@@ -341,9 +355,9 @@ def _shown(value: Any) -> str:
 
 
 def _settings_that_differ(first: RunData, run: RunData) -> list[str]:
-    """``seed: 42 and 7``: settings of the run, not of its model, that may move the comparison."""
+    """``seed: 42 and 7``: settings that may move the comparison; which model it is stands in the names."""
     a, b = first.manifest["fingerprint"], run.manifest["fingerprint"]
-    keys = [k for k in dict.fromkeys([*a, *b]) if not k.startswith("model.") and k not in _NOT_SAID]
+    keys = [k for k in dict.fromkeys([*a, *b]) if k not in _NOT_SAID]
     return [
         f"{key}: {_shown(a.get(key))} and {_shown(b.get(key))}"
         for key in keys

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 _SIGNIFICANT = 0.05
 
 
+# fmt: off
 @click.command("compare")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path())
+@click.option("--metric", "metric", multiple=True, metavar="NAME", help="Compare this metric only; may be repeated, and the correction covers no others.  [default: all]")
 @click.option("--json", is_flag=True, help="Print one JSON object.  [default: a table]")
+# fmt: on
 def command(runs: tuple[str, ...], **options: Any) -> None:
     """Compare finished runs of one task with the first of them, the baseline.
 
@@ -28,7 +31,7 @@ def command(runs: tuple[str, ...], **options: Any) -> None:
     from evals.comparison import compare
     from evals.results import load
 
-    found = compare([load(run) for run in runs])
+    found = compare([load(run) for run in runs], only=options["metric"])
     if options["json"]:
         click.echo(dumps(found.to_json(), allow_nan=False))
         return

@@ -159,6 +159,17 @@ def test_other_seeds_and_deviations_are_said_not_refused(write_run, tmp_path):
     )
 
 
+def test_chosen_metrics_are_corrected_for_themselves_alone(write_run, tmp_path):
+    a = write_run(tmp_path / "a", grid())
+    b = write_run(tmp_path / "b", grid(better_dogs), model="b", settings={"model.steps": 4})
+    found = comparison.compare([a, b], Pets(), only=["dogs"])
+    (row,) = found.against[0].rows
+    assert row.metric == "dogs" and found.n_tests == 1 and row.p_holm == row.p_value
+    assert found.against[0].notes == ("settings differ, model.steps: null and 4",)
+    with pytest.raises(UsageError, match="Unknown metric 'dog'. Did you mean: dogs"):
+        comparison.compare([a, b], Pets(), only=["dog"])
+
+
 def test_unfinished_repeated_and_damaged_runs_are_refused(write_run, tmp_path):
     a, b = write_run(tmp_path / "a", grid()), write_run(tmp_path / "b", grid(), model="b")
     with pytest.raises(UsageError, match="given twice"):
