@@ -11,16 +11,13 @@ from typing import Any
 
 from evals.config import OPEN_SECTIONS, SHORT_NAMES, RunConfig, keys, public_config
 from evals.errors import MissingRequirementError, ModelError
+from evals.fingerprint import GENERATION_NAMES
 from evals.redact import redact, redact_json
 
 DEFAULT = "default"
 _PLAIN = re.compile(r"(?!(?:null|true|false)$)[A-Za-z][\w./-]*(?::[\w./-]+)*", re.ASCII | re.IGNORECASE)
-# Names under which models give what they were asked for.
 _OF_MODEL = {
-    "generation.guidance_scale": ("guidance_scale",),
-    "generation.steps": ("num_inference_steps", "steps"),
-    "generation.height": ("height",),
-    "generation.width": ("width",),
+    **{f"generation.{key}": names for key, names in GENERATION_NAMES.items()},
     "model.dtype": ("dtype",),
 }
 

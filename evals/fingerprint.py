@@ -15,6 +15,13 @@ from evals.api import Identity
 from evals.config import RunConfig
 
 FINGERPRINT_VERSION = 1
+GENERATION_NAMES = {
+    "guidance_scale": ("guidance_scale",),
+    "steps": ("num_inference_steps", "steps"),
+    "height": ("height",),
+    "width": ("width",),
+}
+"""Setting of a run -> the names under which models tell what became of it in ``Identity.settings``."""
 
 
 def fingerprint(
@@ -51,6 +58,11 @@ def fingerprint(
         flat[f"{prefix}.weights_sha256"] = identity.digest
         for key, value in sorted(identity.settings.items()):
             flat[f"{prefix}.{key}"] = value
+    for key, names in GENERATION_NAMES.items():
+        # It reaches the model with every request, also one that keeps quiet about it.
+        value = getattr(config.generation, key)
+        if value is not None and not any(name in model.settings for name in names):
+            flat[f"generation.{key}"] = value
     if judge is not None:
         flat["judge.batch_size"] = config.judge.batch_size
     return flat

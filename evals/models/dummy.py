@@ -96,12 +96,13 @@ class DummyModel:
     def _picture(self, request: GenerationRequest) -> Any:
         from PIL import Image
 
-        size = self.arguments.size
+        width = request.width or self.arguments.size
+        height = request.height or self.arguments.size
         count = request.image_index if request.series else 0
-        noise = random.Random(request.seed + count).randbytes(size * size * 3)
-        text = request.prompt.encode()[: size * size // 4]
+        noise = random.Random(request.seed + count).randbytes(width * height * 3)
+        text = request.prompt.encode()[: width * height // 4]
         head = bytes(b for byte in (len(text) >> 8, len(text) & 255, *text) for b in (byte,) * 3)
-        return Image.frombytes("RGB", (size, size), head + noise[len(head) :])
+        return Image.frombytes("RGB", (width, height), head + noise[len(head) :])
 
 
 def read_prompt(image: Any) -> str:

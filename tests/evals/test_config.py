@@ -128,6 +128,15 @@ def test_fingerprint_holds_what_changes_numbers_and_nothing_else() -> None:
     assert len({base, sha256_of(prints(make(), faster)), sha256_of(prints(make(), retrained))}) == 3
 
 
+def test_settings_that_a_model_keeps_quiet_about_are_in_the_fingerprint() -> None:
+    quiet = Identity("painter", "1", "aa", "flat", settings={"noise": 0.1})
+    given = make(generation__height=96, generation__steps=5)
+    assert prints(given, quiet)["generation.height"] == 96
+    assert prints(make(), quiet).get("generation.height") is None
+    # A model that tells: its own value counts, so that naming the default changes nothing.
+    assert "generation.steps" not in prints(given) and prints(given)["generation.height"] == 96
+
+
 def test_auto_fits_what_it_became() -> None:
     auto, eight, nine = (prints(make(batch_size=b)) for b in ("auto", 8, 9))
     resolved = {"batch_size": 8}

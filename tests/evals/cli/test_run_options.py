@@ -219,6 +219,17 @@ def test_size_seed_mode_and_series_reach_the_pictures(tmp_path: Path) -> None:
     assert len({row["seed"] for row in load(tmp_path / "up").outputs()}) == 24
 
 
+def test_height_and_width_reach_the_pictures_and_guard_resume(tmp_path: Path) -> None:
+    from PIL import Image
+
+    done = run_dummy(tmp_path / "x", "--limit", "6", "--height", "96", "--width", "80")
+    assert done.exit_code == 0, done.output
+    row = next(load(tmp_path / "x").outputs())
+    assert Image.open(tmp_path / "x" / row["path"]).size == (80, 96)
+    other = run_dummy(tmp_path / "x", "--limit", "6", "--height", "96")
+    assert other.exit_code == 2 and "generation.width: recorded 80, wanted null" in other.stderr
+
+
 def test_further_metrics_are_computed_on_a_finished_run_without_making_anything_again(
     tmp_path: Path,
 ) -> None:
