@@ -92,7 +92,8 @@ def load_parts(
         card = read_card(folder)
         card = replace(card, licence=card.licence or backbone_licence(config))
     if card.licence is not None:
-        logger.info("%s: %s", folder, card.licence)
+        restricted = "no commercial use" in card.licence
+        logger.log(logging.WARNING if restricted else logging.INFO, "%s: %s", folder, card.licence)
     if len(tokenizer) > (rows := vocabulary_size(config)):
         raise WeightsError(
             f"the tokenizer in {folder} has {len(tokenizer)} tokens, the backbone has embeddings for {rows}; "

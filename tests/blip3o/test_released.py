@@ -156,6 +156,41 @@ def test_what_is_saved_from_a_released_folder_loads(write_released, tmp_path: Pa
     assert pictures[0].tobytes() == pictures[1].tobytes()
 
 
+@pytest.mark.parametrize("name", ["BLIP3o/BLIP3o-Model-4B", "blip3o-4b"])
+def test_a_hub_id_is_found_on_this_machine(write_released, tmp_path: Path, monkeypatch, name) -> None:
+    """The hub's own cache: snapshots of links to blobs, and the branch that names one."""
+    cache = tmp_path / "hub" / "models--BLIP3o--BLIP3o-Model-4B"
+    snapshot, blobs = cache / "snapshots" / "abc123", cache / "blobs"
+    plain = write_released(tmp_path / "plain", has_decoder=False)
+    for folder in (snapshot, blobs, cache / "refs"):
+        folder.mkdir(parents=True)
+    (cache / "refs" / "main").write_text("abc123")
+    for number, file in enumerate(sorted(plain.iterdir())):
+        file.rename(blobs / str(number))
+        (snapshot / file.name).symlink_to(blobs / str(number))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("socket.socket.connect", lambda *a: pytest.fail("connects"))
+    pipe = Blip3oPipeline.from_pretrained(name, dtype=torch.float32)
+    assert pipe.model.config.dit.ffn_width == 96
+
+
+def test_the_licence_of_the_backbone_is_said_when_it_loads(hollow_released, monkeypatch, caplog) -> None:
+    from blip3o import loading
+
+    folder = hollow_released("blip3o-4b")
+
+    class Tokens(dict):
+        def get_vocab(self) -> dict[str, int]:
+            return self
+
+    tokens = Tokens({"[IMG]": 0, "[/IMG]": 1, "<image>": 2})
+    monkeypatch.setattr(loading, "load_tokenizer", lambda f: tokens)
+    monkeypatch.setattr(loading.Blip3oModel, "from_pretrained", lambda *a, **k: None)
+    card = loading.load_parts(folder).card
+    assert "no commercial use" in card.licence
+    assert [r.levelname for r in caplog.records if "no commercial use" in r.message] == ["WARNING"]
+
+
 def test_the_licence_of_the_backbone_travels_with_the_model() -> None:
     licences = [
         released.backbone_licence(released.config_from_released(released_config_values(name))) for name, *_ in REAL
