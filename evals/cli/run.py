@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blip3o.cli_options import wait_politely
 from evals.cli.settings import layers_from, settings_options, task_names
 
 if TYPE_CHECKING:
@@ -79,18 +80,6 @@ def command(ctx: click.Context, **options: Any) -> None:
             problems.append(run.problem)
     if problems:
         raise EvalError("\n".join(problems))
-
-
-def wait_politely() -> None:
-    """Let idle OpenMP threads sleep instead of spin; call before torch is imported.
-
-    Spinning threads take the cores from those that still compute: on a busy machine of two cores the
-    bundled model needed about 8 s a picture with the default and 0.9 s with this. The user's own setting
-    of OMP_WAIT_POLICY wins.
-    """
-    import os
-
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def shard_of_launcher() -> tuple[int, int]:
