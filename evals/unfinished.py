@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ from evals.plan import Plan
 
 _SHARD_FILE = re.compile(r"outputs\.(\d+)-of-(\d+)\.jsonl")
 _NAMED = 8  # shards that are listed one by one
-_FLAGS = ("limit", "num_images", "seed", "seed_mode", "batch_size", "max_errors")
+_FLAGS = (
+    "model", "judge", "limit", "num_images", "seed", "seed_mode", "batch_size", "max_errors",
+)  # fmt: skip
 
 
 def explain(root: Path, plan: Plan, outputs: Scan, manifest: Mapping[str, Any]) -> str:
     """What is missing, which shards it belongs to, and their commands; one line per shard."""
     missing = len(plan) - outputs.num_done
     sample, index = plan.place(next(p for p in range(len(plan)) if not outputs.has(p)))
-    text = (
-        f"{root}: {missing} of {len(plan)} outputs are missing, the first is {sample.id}, picture {index}; "
-    )
+    text = f"{root}: {missing} of {len(plan)} outputs are missing, the first is {sample.id}, picture {index}; "
     count = _number_of_shards(outputs, manifest)
     if count == 1:
         return text + f"finish the run with: {command_of(manifest['config'], root)}"
@@ -65,23 +65,29 @@ def _state(root: Path, outputs: Scan, shard: tuple[int, int]) -> str:
     return "torn at its end" if is_torn else "unfinished"
 
 
-def command_of(
-    config: Mapping[str, Any], root: Path, shard: Sequence[int] = (0, 1)
-) -> str:
+def command_of(config: Mapping[str, Any], root: Path, shard: Sequence[int] = (0, 1)) -> str:
     """The ``blip3o-eval run`` command of a recorded configuration; settings at their default left out."""
     words = ["blip3o-eval", "run", "--task", config["task"]]
     default = RunConfig(task=config["task"]).model_dump(mode="json")
-    for section in ("model", "judge"):
-        if config[section]["name"] != default[section]["name"]:
-            words += [f"--{section}", config[section]["name"]]
-    for key in _FLAGS:
-        if config[key] != default[key]:
-            words += ["--" + key.replace("_", "-"), str(config[key])]
-    for section in ("model", "generation", "judge", "tracking"):
-        for key, value in config[section].items():
-            if key != "name" and value != default[section][key]:
-                words += ["--set", f"{section}.{key}={json.dumps(value)}"]
+    for key, value in _changed(config, default):
+        flag = key.removesuffix(".name")
+        if flag in _FLAGS:
+            words += ["--" + flag.replace("_", "-"), str(value)]
+        else:
+            words += ["--set", f"{key}={json.dumps(value)}"]
     words += ["--output", str(root)]
     if shard[1] > 1:
         words += ["--shard", "{}/{}".format(*shard)]
     return shlex.join(words)
+
+
+def _changed(
+    config: Mapping[str, Any], default: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Dotted keys whose value is not the default's; empty mappings among the defaults are values."""
+    for key, value in config.items():
+        usual = default.get(key)
+        if isinstance(value, Mapping) and isinstance(usual, Mapping) and usual:
+            yield from _changed(value, usual, f"{prefix}{key}.")
+        elif value != usual and value is not None:
+            yield f"{prefix}{key}", value

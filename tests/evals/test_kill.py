@@ -1,6 +1,6 @@
 """A process killed with SIGKILL at random moments, resumed until it is done, equals one that was not.
 
-``BLIP3O_EVAL_TEST_KILLS`` raises the number of kills (default 10) for longer trials.
+``BLIP3O_EVAL_TEST_KILLS`` raises the number of kills (default 4) for longer trials.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from evals.results import comparable
 
-KILLS = int(os.environ.get("BLIP3O_EVAL_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("BLIP3O_EVAL_TEST_KILLS", "4"))
 LIMIT, PER_SAMPLE = 30, 4
 SLOW = "seconds=0.004"
 

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from evals import registry
+from evals.config import RunConfig, public_config, resolve, set_key
+from evals.config_files import parse_assignment
 from evals.errors import LockedError, UsageError
 from evals.results import comparable, load
 from evals.runner import merge
+from evals.unfinished import command_of
 
 
 def wait(pid: int) -> int:
@@ -76,7 +79,22 @@ def test_merge_names_torn_damaged_and_missing_shards_and_their_commands_finish(
     assert "shard 3/4, without a file outputs.3-of-4.jsonl, lacks 6 of 6" in text
     assert "shard 0/4" not in text
     commands = re.findall(r"blip3o-eval run .*", text)
-    assert len(commands) == 3 and all("--task fruit --model dummy" in c for c in commands)
+    assert len(commands) == 3 and all("--model dummy" in c for c in commands)
+
+
+def test_the_command_of_a_run_says_everything_that_is_not_default() -> None:
+    settings = {"task": "geneval", "limit": 3, "metrics": ["x"], "generation": {"steps": 4}}
+    config = RunConfig(**settings, model={"name": "a b", "args": {"k": 1}})
+    words = shlex.split(command_of(public_config(config), Path("my run"), (1, 4)))
+    assert words[:4] == ["blip3o-eval", "run", "--task", "geneval"]
+    layer: dict = {"task": "geneval"}
+    for flag, value in zip(words[4::2], words[5::2], strict=True):
+        if flag == "--set":
+            set_key(layer, *parse_assignment(value))
+        elif flag in ("--limit", "--model"):
+            set_key(layer, flag.removeprefix("--"), value)
+    assert resolve([("the command", layer)])[0] == config
+    assert words[-4:] == ["--output", "my run", "--shard", "1/4"]
 
 
 def test_an_unfinished_whole_run_is_named_with_its_command(
