@@ -64,7 +64,7 @@ class SavedDialogue:
                 raise DataError(f"{self.path} line {number} is no turn ({error})") from None
         kept = [rows[0], *turns]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
-        if self.path.read_text(encoding="utf-8") != text:
+        if self.path.read_bytes() != text.encode():
             part = self.path.with_suffix(".part")
             part.write_text(text, encoding="utf-8")
             part.replace(self.path)
@@ -77,15 +77,23 @@ class SavedDialogue:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Write the turns that are added inside, once all of them are there."""
+        """Write the turns that are added inside, once all of them are there.
+
+        Raises: DataError if they cannot be written; the conversation then goes on without them.
+        """
         before = len(self.dialogue.turns)
-        yield
-        rows = [
-            self._row(number, turn)
-            for number, turn in enumerate(self.dialogue.turns[before:], before)
-        ]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        with self.dialogue.undone_on_error():
+            yield
+            added = self.dialogue.turns[before:]
+            try:
+                rows = [self._row(number, turn) for number, turn in enumerate(added, before)]
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            except OSError as error:
+                raise DataError(
+                    f"{self.folder} cannot be written ({error.strerror or error}); the last turn is not kept, make "
+                    "room and say it again"
+                ) from None
 
     def picture_path(self, number: int) -> Path:
         """File of the picture that turn ``number`` drew."""

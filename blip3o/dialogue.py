@@ -201,9 +201,15 @@ class Dialogue:
     @contextmanager
     def _turn(self, turn: Turn) -> Iterator[None]:
         """Add the user's turn; if the reply fails, the conversation is as it was before it."""
+        with self.undone_on_error():
+            self.add(turn)
+            yield
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Whatever was added inside is taken back if the block fails."""
         context, turns = self._context, list(self.turns)
         try:
-            self.add(turn)
             yield
         except BaseException:
             self._context, self.turns = context, turns

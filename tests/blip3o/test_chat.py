@@ -132,10 +132,27 @@ def test_a_turn_that_broke_off_is_dropped(pipe, tmp_path: Path) -> None:
     with saved.saving():
         saved.dialogue.draw("a dog")
     whole = saved.path.read_text("utf-8")
-    for torn in ('{"role": "user", "te', '{"role": "user", "text": "and"}\n'):
-        saved.path.write_text(whole + torn, "utf-8")
+    for torn in (b'{"role": "user", "te', b'{"text": "d\xc3', b'{"role": "user", "text": "and"}\n'):
+        saved.path.write_bytes(whole.encode() + torn)
         again = SavedDialogue(pipe.chat(), tmp_path, "tiny")
         assert len(again.dialogue.turns) == 2 and saved.path.read_text("utf-8") == whole
+
+
+def test_a_turn_that_cannot_be_written_is_not_kept(pipe, tmp_path: Path, monkeypatch) -> None:
+    saved = SavedDialogue(pipe.chat(), tmp_path, "tiny")
+    whole = saved.path.read_text("utf-8")
+
+    def full(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="No space left.*is not kept, make room"):
+        patch.setattr(Image.Image, "save", full)
+        with saved.saving():
+            saved.dialogue.draw("a dog")
+    assert saved.dialogue.turns == [] and saved.path.read_text("utf-8") == whole
+    with saved.saving():
+        saved.dialogue.draw("a dog")
+    assert len(SavedDialogue(pipe.chat(), tmp_path, "tiny").dialogue.turns) == 2
 
 
 @pytest.mark.usefixtures("no_loading")
