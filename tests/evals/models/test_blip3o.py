@@ -180,7 +180,9 @@ def test_the_adapter_ends_answers_at_the_stop_strings_of_each_request() -> None:
     model = create_tiny("", ModelOptions())
 
     class Talker:
-        def ask_batch(self, images: object, questions: list[str], max_new_tokens: int) -> list[str]:
+        def ask_batch(
+            self, images: object, questions: list[str], max_new_tokens: int, stop: object = None
+        ) -> list[str]:
             assert max_new_tokens == 16
             return ["B. ASSISTANT: and more\n\nto say" for _ in questions]
 
