@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals import readymade
 from evals.results import RunData
 from evals.store import REPORT
 
@@ -85,6 +86,6 @@ def problem_of(data: RunData, max_errors: float) -> str | None:
         return (
             f"{counts['failed']} of {counts['outputs']} outputs failed ({share:.1%}, allowed are "
             f"{max_errors:.1%}); the first: {first['sample_id']}: {first['unscored']}. "
-            "Make them again with --retry-errors"
+            f"{readymade.next_step(data.manifest)}"
         )
     return None

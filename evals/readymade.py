@@ -94,6 +94,15 @@ def needs_all_outputs(manifest: Mapping[str, Any]) -> bool:
     return is_made_elsewhere(manifest) or bool((manifest.get("parent") or {}).get("missing"))
 
 
+def next_step(manifest: Mapping[str, Any]) -> str:
+    """What to do about outputs that failed."""
+    if is_made_elsewhere(manifest):
+        return "Complete the folder and score it again; its old run folder stays as it is"
+    if (manifest.get("parent") or {}).get("missing"):
+        return "Finish the parent run, then rescore again: what is new is taken over"
+    return "Make them again with --retry-errors"
+
+
 def without_headline(
     metrics: Sequence[MetricValue], rows: Sequence[ScoreRow]
 ) -> Sequence[MetricValue]:
