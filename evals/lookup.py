@@ -13,7 +13,14 @@ from evals.api import Judge, Metric, Model, ModelOptions, Task
 from evals.calls import one_line
 from evals.config import RunConfig
 from evals.discovery import BUILT_IN, discover
-from evals.errors import EvalError, MissingRequirementError, UnknownNameError, UsageError, suggest
+from evals.errors import (
+    EvalError,
+    MissingRequirementError,
+    UnknownNameError,
+    UsageError,
+    shown,
+    suggest,
+)
 from evals.plugin_checks import protocol_problem
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -94,12 +101,12 @@ def find_model(config: RunConfig) -> Model:
     prefix, colon, rest = name.partition(":")
     if colon and prefix in registry.models:
         return _made(registry.models, prefix, registry.models.get(prefix), rest, options)  # type: ignore[no-any-return]
-    is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
+    is_path = name.startswith((".", "/", "~")) or _is_folder(name)
     if is_path or _HUB_ID.fullmatch(name):
         return registry.models.get("blip3o")(name, options)  # type: ignore[no-any-return]
     known = registry.models.names()
     raise UnknownNameError(
-        f"Unknown model {name!r}.{suggest(name, known)} A folder or a hub id (owner/name) of BLIP3-o "
+        f"Unknown model {shown(name)}.{suggest(name, known)} A folder or a hub id (owner/name) of BLIP3-o "
         "weights also works."
     )
 
@@ -147,3 +154,10 @@ def identity_json(thing: Any) -> dict[str, Any]:
         "settings": dict(identity.settings),
         "info": dict(identity.info),
     }
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # longer than a path may be, or with a zero byte in it
+        return False

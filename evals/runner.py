@@ -137,7 +137,7 @@ def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any])
 
 def default_folder(task: str, model: str, config_sha256: str) -> Path:
     """``runs/geneval-nano-1a2b3c4d``; other characters than letters, digits, ``._-`` become ``-``."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{model}")[:_MAX_NAME].strip("-.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{task}-{model}")[:_MAX_NAME].strip("-.") or "run"
     return DEFAULT_ROOT / f"{name}-{config_sha256[:8]}"
 
 

@@ -24,7 +24,9 @@ def metric_name(name: str) -> str:
     """A name that MLflow accepts: `CLIP(ViT-B/32)` -> `CLIP_ViT-B/32`."""
     name = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
     name = re.sub(r"_{2,}", "_", name).strip("_/ .") or "unnamed"
-    return re.sub(r"/{2,}", "/", name)[:MAX_NAME]
+    # MLflow takes a name for a path and refuses what a path can be written shorter as: "a//b", "a/../b".
+    parts = [part for part in name[:MAX_NAME].split("/") if part.strip(".")]
+    return "/".join(parts)
 
 
 def clean(text: str, limit: int) -> str:
