@@ -1,14 +1,10 @@
 """Pictures of a run as small data URIs, and the data of the page's gallery.
 
-A page has a budget of bytes for pictures. Small pictures (the sticker world's 64 px) are kept pixel for pixel when
-they fit; else the first setting that does is taken, and the page says which. Pictures are opened one at a time. They
-are written in blocks apart from the other data, which the page reads when a picture of theirs is shown.
+Thumbnails are written in blocks apart from the other data, which the page reads when a picture of theirs is shown.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,82 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from reports.failures import RIGHT
 from reports.tables import MAX_TEXT, shortened
+from reports.thumbnails import BUDGET_BYTES, CRISP_BELOW_PX, Setting, choose_setting, thumbnails
 
 if TYPE_CHECKING:
     import pandas
-    from PIL.Image import Image
 
-BUDGET_BYTES = 8_000_000  # of all pictures in a page, after base64
 MAX_PICTURES = 12_000  # a page beyond this shows prompts spread evenly, and says so
-CRISP_BELOW_PX = 128  # pictures smaller than this are enlarged without smoothing
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 MAX_BOXES = 24
-PROBES = 12
 PER_BLOCK = 240  # pictures; the first page shows 96
 TEXT_BYTES = 4_000_000  # of prompts, and again of reasons and answers, in a page
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How thumbnails are made: longest side (None: as it is) and WebP quality (None: lossless)."""
-
-    side_px: int | None
-    quality: int | None
-
-    def encode(self, image: Image) -> bytes:
-        if self.side_px and max(image.size) > self.side_px:
-            image = image.copy()
-            image.thumbnail((self.side_px, self.side_px), reducing_gap=2.0)
-        file = io.BytesIO()
-        if self.quality is None:
-            image.save(file, "WEBP", lossless=True, method=2)
-        else:
-            image.save(file, "WEBP", quality=self.quality, method=2)
-        return file.getvalue()
-
-    def __str__(self) -> str:
-        size = "full size" if self.side_px is None else f"at most {self.side_px} px"
-        return f"{size}, {'lossless' if self.quality is None else f'WebP quality {self.quality}'}"
-
-
-_SMALL = (
-    Setting(None, None),
-    Setting(None, 95),
-    Setting(None, 85),
-    Setting(None, 60),
-    Setting(64, 60),
-)
-_LARGE = (Setting(320, 82), Setting(224, 78), Setting(160, 72), Setting(112, 65), Setting(72, 55))
-
-
-def open_picture(path: Path) -> Image | None:
-    """The picture in RGB, or None if it is missing, damaged or implausibly large."""
-    import warnings
-
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # By content, whatever the name says; only what runs hold, as Pillow starts Ghostscript for EPS.
-            with Image.open(path, formats=FORMATS) as image:
-                return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
-        return None
-
-
-def choose_setting(paths: Sequence[Path], n_pictures: int, budget: int = BUDGET_BYTES) -> Setting:
-    """The best setting with which `n_pictures` like those at `paths` fit into `budget` bytes of base64."""
-    step = max(1, len(paths) // PROBES)
-    probes = [image for path in paths[::step][:PROBES] if (image := open_picture(path))]
-    if not probes:
-        return _SMALL[0]
-    settings = _SMALL if max(max(image.size) for image in probes) <= CRISP_BELOW_PX else _LARGE
-    for setting in settings:
-        mean = sum(len(setting.encode(image)) for image in probes) / len(probes)
-        if mean * n_pictures * 4 / 3 <= budget:
-            return setting
-    return settings[-1]
 
 
 @dataclass(frozen=True)
@@ -181,13 +110,12 @@ def _pictures(entries: Sequence[dict[str, Any]], setting: Setting) -> tuple[list
     """
     outputs = [output for entry in entries for output in entry["o"] if "path" in output]
     found: list[str] = []
-    for output in outputs:
-        image = open_picture(output.pop("path"))
-        if image is None:
-            continue
-        output["w"], output["h"] = image.size
-        output["t"] = len(found)
-        found.append(base64.b64encode(setting.encode(image)).decode())
+    paths = [output.pop("path") for output in outputs]
+    for output, made in zip(outputs, thumbnails(paths, setting), strict=True):
+        if made is not None:
+            output["w"], output["h"] = made.width, made.height
+            output["t"] = len(found)
+            found.append(made.encoded)
     return found, len(outputs) - len(found)
 
 
