@@ -110,8 +110,9 @@ def without_headline(
     missing = [row for row in rows if row.score.details.get("failed") == "output"]
     if not missing or not metrics or metrics[0].value is None:
         return metrics
-    names = ", ".join(_name(row) for row in missing[:_SHOWN])
-    more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
+    files = list(dict.fromkeys(_name(row) for row in missing))  # a grid holds several pictures
+    names = ", ".join(files[:_SHOWN])
+    more = f" and {len(files) - _SHOWN:,} more" if len(files) > _SHOWN else ""
     note = f"not given: {len(missing):,} of {len(rows):,} outputs are missing or unreadable ({names}{more})"
     first = replace(metrics[0], value=None, ci95=None, clusters=None, method=None, note=note)
     return [first, *metrics[1:]]
