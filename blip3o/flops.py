@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from blip3o.dit import DiTConfig
+from blip3o.vision.encoders import EvaConfig
 
 # The decoder UNet and VAE of the released models, as Emu2-Gen publishes them.
 RELEASED_UNET: dict[str, Any] = {
@@ -55,6 +56,15 @@ def dit_flops(config: DiTConfig, condition_tokens: int) -> int:
     time = 2 * (256 * temb + temb**2 + dim * temb)
     ends = 2 * tokens * 2 * patch * dim + 2 * temb * dim
     return config.num_layers * layer + condition + time + ends
+
+
+def eva_flops(config: EvaConfig) -> int:
+    """One picture through the EVA tower: the largest part of training where targets are not cached."""
+    patches = (config.image_size // config.patch_size) ** 2
+    tokens, width = patches + 1, config.width
+    hidden = int(width * config.mlp_ratio)
+    layer = 2 * tokens * (4 * width**2 + 2 * width * hidden) + 4 * width * tokens**2
+    return config.layers * layer + 2 * patches * 3 * config.patch_size**2 * width
 
 
 def picture_flops(

@@ -26,7 +26,8 @@ from blip3o.model_card import write_model_card
 from blip3o.prompts import Prompts
 from blip3o.storage import make_readable, quiet_transformers, write_json
 from blip3o.unified import Blip3oModel
-from blip3o.vision.targets import Target, load_target
+from blip3o.vision.autoencoder import Autoencoder
+from blip3o.vision.targets import Target, autoencoder_target, load_target
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class PipelineBase(PushToHubMixin):
         """The encoder whose features the model learned to make; loaded when first asked for, None if there is none."""
         if self._target is None and self._target_source is not None:
             self._target = load_target(self._target_source).eval().to(self.device)
+        if self._target is None and isinstance(self.decoder, Autoencoder):
+            return autoencoder_target(self.decoder)  # the VAE that draws is the one that encodes
         return self._target
 
     def require_decoder(self) -> PixelDecoder:

@@ -140,6 +140,15 @@ def load_target(folder: Path, dtype: torch.dtype | None = None) -> Target:
     return Target(encoder, preprocess, own, space, pooling).requires_grad_(False).eval()
 
 
+def autoencoder_target(autoencoder: nn.Module) -> Target:
+    """A VAE that is at hand already, as target encoder; pictures of its own size, in [-1, 1]."""
+    size = autoencoder.config.image_size
+    if size is None:
+        raise ConfigError("the VAE names no picture size; give its decoder folder an image_size")
+    prepare = Preprocess(size_px=size, mean=UNIT_MEAN, std=UNIT_STD)
+    return Target(autoencoder, prepare, {"kind": "vae"})
+
+
 def _from_released(folder: Path, dtype: torch.dtype | None) -> Target:
     """The tower that a released training run saved along. Raises: WeightsError where it did not."""
     values = read_json(folder / CONFIG_NAME)

@@ -129,6 +129,26 @@ def test_conditioning_of_the_latent_decoder(latent, monkeypatch) -> None:
     assert seen[0]["encoder_hidden_states"].shape == (2, 4, 12)
 
 
+def test_decoding_is_the_plain_loop_of_the_published_pipeline(latent) -> None:
+    """Written out once more from what Emu2-Gen's pipeline does: conditioned half first, epsilon guidance, Euler."""
+    features, null = torch.randn(1, 12, 2, 2), torch.randn(1, 12, 2, 2)
+    scheduler = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG)
+    scheduler.set_timesteps(7)
+    tokens = torch.stack([features[0].flatten(1).T, null[0].flatten(1).T])  # (2, 4, 12)
+    added = {"text_embeds": tokens.mean(1), "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2)}
+    x = torch.randn(1, 4, 8, 8, generator=generators(9)[0]) * scheduler.init_noise_sigma
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            both = scheduler.scale_model_input(torch.cat([x, x]), t)
+            noise = latent.unet(both, t, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+            x = scheduler.step(noise[1:] + 3.0 * (noise[:1] - noise[1:]), t, x).prev_sample
+        expected = (latent.vae.decode(x / 0.13025).sample / 2 + 0.5).clamp(0, 1)
+    drawn = latent.decode(
+        features, generators=generators(9), num_inference_steps=7, guidance_scale=3.0, null_features=null
+    )
+    torch.testing.assert_close(drawn, expected, atol=1e-6, rtol=1e-6)
+
+
 def test_the_scheduler_is_that_of_the_released_decoder() -> None:
     scheduler = EulerDiscreteScheduler.from_config(SCHEDULER_CONFIG)
     scheduler.set_timesteps(50)

@@ -60,6 +60,17 @@ def test_the_decoder_of_the_released_size_costs_what_is_stated() -> None:
         assert count(lambda: vae.decode(row)) == pytest.approx(flops.VAE_DECODE_FLOPS, rel=1e-3)
 
 
+def test_the_target_encoder_of_the_released_size_costs_what_the_formula_says() -> None:
+    from blip3o.vision.encoders import EvaConfig, EvaEncoder
+
+    with torch.device("meta"):
+        encoder = EvaEncoder(EvaConfig())
+        counted = count(lambda: encoder(torch.empty(1, 3, 448, 448)))
+    assert sum(p.numel() for p in encoder.parameters()) == 4_350_208_256
+    assert counted == flops.eva_flops(EvaConfig())
+    assert counted / 1e12 == pytest.approx(9.392, abs=0.005)
+
+
 def test_a_picture_is_nearly_all_decoder() -> None:
     values = released_config_values("blip3o-4b")
     stages = flops.picture_flops(

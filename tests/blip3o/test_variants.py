@@ -136,6 +136,17 @@ def test_vae_pictures_come_from_the_latents_alone(pipes) -> None:
     assert again.shape == latents.shape
 
 
+def test_the_vae_that_draws_is_the_target_encoder(pipes, photo, tmp_path: Path) -> None:
+    pipe = pipes["tiny-vae-flow"]
+    prepared = pipe.target_encoder.preprocess([photo])
+    with torch.no_grad():
+        torch.testing.assert_close(pipe.target_encoder.encode([photo]), pipe.decoder(prepared))
+    assert pipe.reconstruct(photo).images[0].size == (32, 32)
+    pipe.save_pretrained(tmp_path)
+    assert not (tmp_path / "target_encoder").exists()  # no second copy of the VAE
+    assert pipes["tiny"].target_encoder is None
+
+
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-qwen3-siglip2"])
 def test_text_backbones_hide_padding_and_keep_a_cache(pipes, name) -> None:
     backbone = pipes[name].model.backbone
