@@ -25,7 +25,8 @@ class EditSpecError(ValueError):
 
 @dataclass(frozen=True)
 class EditVerdict:
-    """``followed``: the asked change is there. ``kept``: everything else is as it was. ``reason``: what is not."""
+    """``followed``: the asked change is there. ``kept``: everything else is as it was. ``reason``: what is not, in the
+    form of GenEval's reasons."""
 
     followed: bool
     kept: bool
@@ -62,23 +63,26 @@ def judge(
         is_placed = not (record["kind"] == "add" and wanted in changed)
         found = _nearest(free, wanted, size)
         if found is None:
-            problems.append(f"no {_name(wanted)} found")
+            problems.append(f"expected {_name(wanted)}>=1, found 0")
             continue
         free.remove(found)
         if wanted["color"] is not None and _color(found) != wanted["color"]:
-            problems.append(f"expected {_name(wanted)}, found it {_color(found)}")
+            asked, other = wanted["color"], _color(found)
+            problems.append(f"expected {_name(wanted)}>=1, found 0 {asked}; and 1 {other}")
         distance = _distance(found, wanted, size)
         if is_placed and distance > MAX_DISTANCE:
             problems.append(f"{_name(wanted)} is {distance:.2f} of the side away from its place")
     if record["kind"] == "add":
         wrong_change += _relation_problems(seen, record, size)
     for gone in (o for o in source if o not in target and record["kind"] == "remove"):
-        if any(d.class_name == gone["class"] for d in free):
-            wrong_change.append(f"the {_name(gone)} is still there")
+        left = sum(d.class_name == gone["class"] for d in free)
+        if left:
+            wrong_change.append(f"expected {gone['class']}<1, found {left}")
             free = [d for d in free if d.class_name != gone["class"]]
     # More than asked for: only what the judge is sure of, as in GenEval's counting.
     for extra in (d for d in free if d.score > COUNTING_THRESHOLD):
-        wrong_rest.append(f"a {extra.class_name} that nobody asked for")
+        count = 1 + sum(o["class"] == extra.class_name for o in target)
+        wrong_rest.append(f"expected {extra.class_name}<{count}, found {count}")
     return EditVerdict(
         followed=not wrong_change,
         kept=not wrong_rest,
@@ -101,7 +105,9 @@ def _relation_problems(
     axis = 0 if abs(wanted[0]) > abs(wanted[1]) else 1
     if wanted[axis] * actual[axis] > 0:
         return []
-    return [f"{_name(new)} is on the wrong side of {_name(old)}"]
+    sides = [("left of", "right of"), ("above", "below")][axis]
+    asked, found = sides if wanted[axis] < 0 else sides[::-1]
+    return [f"expected {_name(new)} {asked} target, found {found} target"]
 
 
 def _nearest(
