@@ -44,6 +44,11 @@ class PixelDecoder(nn.Module, abc.ABC):
     takes_guidance: ClassVar[bool] = False
     needs_null_features: ClassVar[bool] = False
 
+    @property
+    @abc.abstractmethod
+    def feature_channels(self) -> int:
+        """Channels of the features that it reads."""
+
     @torch.no_grad()
     def decode(
         self,
@@ -167,6 +172,10 @@ class FlowPixelDecoder(PixelDecoder):
         )
         # Convolutions in float32 on a CPU are more than ten times slower in the default memory layout.
         self.unet.to(memory_format=torch.channels_last)
+
+    @property
+    def feature_channels(self) -> int:
+        return self.config.feature_channels
 
     def forward(self, noisy_image: Tensor, sigma: Tensor, features: Tensor) -> Tensor:
         """Clean picture from a noisy one.

@@ -99,6 +99,11 @@ class LatentDecoder(PixelDecoder):
                 f"decoder image_size {size} is not divisible by the VAE's factor {self.vae_factor}"
             )
 
+    @property
+    def feature_channels(self) -> int:
+        width = self.unet.config.cross_attention_dim
+        return width if isinstance(width, int) else width[0]
+
     def condition(
         self, features: Tensor, null_features: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:

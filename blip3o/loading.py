@@ -112,6 +112,12 @@ def load_parts(
     for name in ("decoder", "diffusion-decoder"):
         if (folder / name).is_dir():
             decoder = load_decoder(folder / name, dtype)
+            made = model.feature_shape[0]
+            if decoder.feature_channels != made:
+                raise WeightsError(
+                    f"{folder / name} reads features of {decoder.feature_channels} channels, the model makes {made}; "
+                    "the folders are of different models"
+                )
     return Parts(model, tokenizer, decoder, card, is_dispatched=device_map is not None)
 
 

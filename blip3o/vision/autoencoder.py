@@ -51,6 +51,10 @@ class Autoencoder(PixelDecoder):
         self.config = replace(config, image_size=size)
 
     @property
+    def feature_channels(self) -> int:
+        return self.width
+
+    @property
     def _shift(self) -> float:
         return self.vae.config.get("shift_factor") or 0.0
 

@@ -186,7 +186,7 @@ def test_the_licence_of_the_backbone_is_said_when_it_loads(hollow_released, monk
     tokens = Tokens({"[IMG]": 0, "[/IMG]": 1, "<image>": 2})
     monkeypatch.setattr(loading, "load_tokenizer", lambda f: tokens)
     monkeypatch.setattr(loading.Blip3oModel, "from_pretrained", lambda *a, **k: None)
-    card = loading.load_parts(folder).card
+    card = loading.load_parts(folder).card  # without decoder, so nothing asks the model
     assert "no commercial use" in card.licence
     assert [r.levelname for r in caplog.records if "no commercial use" in r.message] == ["WARNING"]
 
@@ -222,6 +222,15 @@ def test_a_shard_cut_short_is_named(write_released, tmp_path: Path) -> None:
     shard = folder / "model-00001-of-00003.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(WeightsError, match="model-00001-of-00003.safetensors is damaged or cut short"):
+        Blip3oPipeline.from_pretrained(folder)
+
+
+def test_the_decoder_of_another_model_is_refused(write_released, tmp_path: Path) -> None:
+    from blip3o.presets import build_tiny
+
+    folder = write_released(tmp_path, has_decoder=False)
+    build_tiny().decoder.save_pretrained(folder / "diffusion-decoder")
+    with pytest.raises(WeightsError, match="reads features of 6 channels, the model makes 16; .*different models"):
         Blip3oPipeline.from_pretrained(folder)
 
 
