@@ -19,13 +19,16 @@
                        calls made again in parts because they raised (out of memory), first ten
     mlflow             status ("pending" | "logged" | "failed"), key (a tag of the MLflow run), run_id,
                        experiment, tracking_uri without password, error; null without tracking
+    parent             of a rescored run only: relation, run (path from this folder), config_sha256, judge,
+                       task_version, finished, reused, missing (outputs the parent has not made)
     report             sha256 of the report that belongs to these results; absent before the first
     content_sha256     checksum of all the rest; ``.manifest.copy.json`` is a second copy
 
 ``outputs.jsonl`` - one line per output, in plan order (a shard writes ``outputs.i-of-n.jsonl``)
     sample_id, image_index, group, prompt, seed, status ("ok" | "error"),
     path (relative, of a picture) or text; sha256 and bytes of the picture file; error (one line)
-    seconds            its share of the batch's time
+    seed, seconds      its share of the batch's time; seed is null for pictures that others made, seconds
+                       for all outputs that were only read
     crc32              checksum of the line up to here (``evals.checksums``); readers take it off
 
 ``scores.jsonl`` - one line per output, in the same order; no times, no run names
@@ -36,6 +39,8 @@
 ``results.json`` - the figures
     schema, task, model, judge, config_sha256, partial, is_test_double, deviations, warnings
                        as in the manifest, shortened to what names a result
+    seed               seed and mode; both null for pictures that others made
+    parent             as in the manifest, of a rescored run only
     metrics            name -> value, n, unscored, ci95 [lo, hi] or null, unit, higher_is_better,
                        clusters, method, note; in the order in which they are printed
     groups             group -> samples, outputs, failed, scored, unscored, mean (of the scores, or null)
