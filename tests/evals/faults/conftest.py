@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import os
 import shutil
@@ -60,6 +61,7 @@ def _in_child(call: Callable[[], object]) -> int:
     pid = os.fork()
     if pid:
         return pid
+    faulthandler.disable()  # a crash that a test asked for needs no traceback on the screen
     try:
         call()
         os._exit(0)

@@ -158,7 +158,8 @@ def test_torchrun_with_two_processes(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launch, "--no-python", sys.executable, "-c", run, *settings, str(tmp_path / "two")]
     subprocess.run(command, check=True, capture_output=True)
-    subprocess.run([sys.executable, "-c", run, *settings, str(tmp_path / "one")], check=True)
+    alone = [sys.executable, "-c", run, *settings, str(tmp_path / "one")]
+    subprocess.run(alone, check=True, capture_output=True)
     assert comparable(tmp_path / "two") == comparable(tmp_path / "one")
     shards = {s["shard"] for s in load(tmp_path / "two").manifest["sessions"]}
     assert shards == {"0/2", "1/2"}
