@@ -16,7 +16,7 @@ from evals.comparison import (
 from evals.frames import metrics_frame
 from evals.results import RunData
 from reports import plots, tables
-from reports.accuracy import accuracy_tables, verdict_accuracy
+from reports.accuracy import OWN_PICTURES, accuracy_tables, verdict_accuracy
 from reports.banners import banners, is_stickers
 from reports.credits import credits_of
 from reports.downloads import CSV, File, csv_file, json_file, stem_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PICTURES_PER_RUN = 2  # of each prompt, side by side
 ALPHA = 0.05
+MAX_SHOWN_SETTINGS = 4
 
 
 def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
@@ -40,13 +41,16 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
     check_comparable(runs)
     names = run_names(runs)
     samples = [tables.samples_frame(run) for run in runs]
-    task, judge = runs[0].manifest["task"], runs[0].manifest["judge"]
+    task = runs[0].manifest["task"]
     all_banners = [banners(run) for run in runs]
     common = [b for b in all_banners[0] if all(b in others for others in all_banners)]
     comparisons = paired_comparisons(runs)
     roots = [str(run.root) for run in runs]
     metrics = _metric_rows(runs)
-    accuracy = (judge or {}).get("accuracy") or {}
+    settings = _settings(runs)
+    # One judge, but a later run may know more about it: labels of the model's own pictures come after its weights.
+    measured = [(run.manifest["judge"] or {}).get("accuracy") or {} for run in runs]
+    accuracy = next((a for a in measured if OWN_PICTURES in a), measured[0])
     stem = stem_of(task["name"], "comparison")
     shown = [row["first"] for row in metrics]
     return {
@@ -59,6 +63,7 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
                 "manifest": run.manifest,
                 "results": run.results,
                 "headline": _headline(run),
+                "differs": _own_settings(settings, i),
                 "banners": [b for b in own if b not in common],
                 "command": command_of(run.manifest),
             }
@@ -70,7 +75,7 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
         "stem": stem,
         "differences": [_difference(found, names[0], stem, roots) for found in comparisons],
         "n_shared": len(tables.shared_samples(samples)),
-        "settings": _settings(runs),
+        "settings": settings,
         "same_seeds": len({r.manifest["config"]["seed"] for r in runs}) == 1
         and len({r.manifest["config"]["seed_mode"] for r in runs}) == 1,
         "accuracy": accuracy_tables(accuracy),
@@ -143,6 +148,16 @@ def _settings(runs: Sequence[RunData]) -> list[tuple[str, list[Any]]]:
     keys = dict.fromkeys(key for fingerprint in prints for key in fingerprint)
     rows = [(key, [fingerprint.get(key) for fingerprint in prints]) for key in keys]
     return [(key, values) for key, values in rows if any(v != values[0] for v in values[1:])]
+
+
+def _own_settings(settings: Sequence[tuple[str, list[Any]]], number: int) -> str:
+    """What sets one run apart from the others, in a few words; digests say nothing to a reader."""
+    shown = [
+        f"{words(key.rpartition('.')[2])} {values[number]}"
+        for key, values in settings
+        if "sha256" not in key and key != "model.name" and values[number] is not None
+    ]
+    return ", ".join(shown[:MAX_SHOWN_SETTINGS])
 
 
 def _difference(found: RunDifferences, first: str, stem: str, roots: Sequence[str]) -> dict[str, Any]:  # fmt: skip

@@ -508,6 +508,18 @@ def test_runs_of_two_judges_are_not_set_side_by_side(small_run, double_run, tmp_
         write_report([small_run, double_run], tmp_path / "both.html")
 
 
+def test_what_sets_the_runs_apart_stands_with_their_figures(small_run, changed_run, tmp_path):
+    def other(manifest):
+        manifest["fingerprint"]["model.guidance_scale"] = 7.5
+        manifest["judge"]["accuracy"]["nano_pictures"] = {"verdict_agreement": 0.8125}
+
+    root = Path(shutil.copytree(changed_run, tmp_path / "run"))
+    edit(root / "manifest.json", other)
+    words = Page(write_report([small_run, root], tmp_path / "both.html")).words
+    assert "guidance scale 3.0" in words and "guidance scale 7.5" in words
+    assert "right on 81.2 % of labelled pictures made by nano" in words
+
+
 def test_several_runs_need_a_file(small_run):
     with pytest.raises(UsageError, match="needs a file"):
         write_report([small_run, small_run])
