@@ -55,16 +55,20 @@ def file_headers(path: Path) -> dict[str, TensorHeader]:
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            shape, dtype = tuple(int(side) for side in entry["shape"]), entry["dtype"]
-            found[name] = TensorHeader(path, shape, dtype)
+            shape, dtype = tuple(entry["shape"]), entry["dtype"]
             begin, stop = entry["data_offsets"]
+            if any(type(number) is not int or number < 0 for number in (*shape, begin, stop)):
+                raise damaged(f"{name} has sides or places that are no whole numbers")
+            found[name] = TensorHeader(path, shape, dtype)
             if stop - begin != found[name].num_bytes:
                 raise damaged(f"{name} has {stop - begin} bytes instead of {found[name].num_bytes}")
             end = max(end, stop)
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing; the folder is not a complete model") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(f"its header cannot be read: {error!r}") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror})") from None
     size = path.stat().st_size - 8 - length
     if size != end:
         raise damaged(f"{size} bytes of tensors instead of {end}")
@@ -91,12 +95,14 @@ def folder_headers(folder: Path) -> dict[str, TensorHeader]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{index} has no weight_map; fetch it again")
+    if not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsError(f"{index} names shards that are no texts; fetch it again")
     shards = {}
-    for name in sorted(set(map(str, weight_map.values()))):
+    for name in sorted(set(weight_map.values())):
         if Path(name).name != name:
             raise WeightsError(f"{index} names the shard {name!r}, which is outside the folder; fetch it again")
         if not (folder / name).is_file():
-            missing = [s for s in set(weight_map.values()) if not (folder / str(s)).is_file()]
+            missing = [s for s in set(weight_map.values()) if not (folder / s).is_file()]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise WeightsError(f"shard {folder / name}{more} is missing; fetch the model again")
         shards[name] = file_headers(folder / name)
