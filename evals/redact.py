@@ -22,6 +22,7 @@ from typing import Any
 
 MARK = "[redacted]"
 MIN_SECRET_CHARACTERS = 8  # shorter values of the environment are words, ports and switches
+_MAX_PASSES = 20
 _MIN_WORD_CHARACTERS = 16  # and so are lower-case letters alone up to this length
 
 _WORDS = (
@@ -41,7 +42,7 @@ _SECRET_VARIABLE = re.compile(
 # The second form is no valid address, yet SQLAlchemy takes a password with a slash; a port is none.
 _USERINFO = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)"
-    r"(?:[^\s/?#'\"<>]*@|[^\s/?#'\"<>@:]{0,100}:(?!\d{1,5}[/?#])[^\s'\"<>@]{0,200}@)"
+    r"(?:[^\s/?#'\"<>]*@|[^\s/?#'\"<>@:]{0,100}:(?!\d{1,5}[/?#])[^\s'\"<>]{0,200}@)"
 )
 _PAIR = re.compile(
     rf"(?P<name>(?<![A-Za-z])[\w.-]{{0,40}}?(?:{_WORDS}))(?P<between>[\"']?\s*[=:]\s*[\"']?)"
@@ -67,6 +68,14 @@ def redact(text: str) -> str:
     for value in _secrets_of_environment():
         if value in text:
             text = text.replace(value, MARK)
+    for _ in range(_MAX_PASSES):  # what is left of one secret can look like the name of the next
+        before, text = text, _pass(text)
+        if text == before:
+            break
+    return text
+
+
+def _pass(text: str) -> str:
     if "://" in text:
         text = _USERINFO.sub(r"\g<scheme>", text)
     text = _PAIR.sub(_hide_value, text)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("hypothesis")
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evals.api import Identity
@@ -62,6 +62,9 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(FRAGMENTS, max_size=14).map("".join))
+@example("api_keyapi_key://://@@")
+@example("a://u:/@x@h")
+@example("--Bearer --api_key:")
 def test_twice_is_once(text: str) -> None:
     once = redact(text)
     assert redact(once) == once
@@ -78,7 +81,7 @@ def test_long_text_takes_time_in_proportion(piece: str) -> None:
         redact(piece * (length // len(piece)))
         return time.process_time() - began
 
-    assert seconds(100_000) < 4
+    assert seconds(100_000) < 8
 
 
 class Talkative(DummyModel):
