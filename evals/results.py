@@ -27,8 +27,8 @@
 ``outputs.jsonl`` - one line per output, in plan order (a shard writes ``outputs.i-of-n.jsonl``)
     sample_id, image_index, group, prompt, seed, status ("ok" | "error"),
     path (relative, of a picture) or text; sha256 and bytes of the picture file; error (one line)
-    seed, seconds      its share of the batch's time; seed is null for pictures that others made, seconds
-                       for all outputs that were only read
+    seconds            its share of the batch's time; null for outputs that were only read (and ``seed``
+                       is null for pictures that others made)
     crc32              checksum of the line up to here (``evals.checksums``); readers take it off
 
 ``scores.jsonl`` - one line per output, in the same order; no times, no run names
