@@ -253,7 +253,7 @@ def test_a_picture_that_would_start_a_program_is_not_opened(copy: Path, tmp_path
 def test_a_file_of_another_form_is_named_with_its_place(
     copy: Path, file: str, edit: Any, expected: str, tmp_path: Path
 ) -> None:
-    """Each of these was a KeyError, a TypeError or a page with a wrong number."""
+    """Nothing looked at the form before: the first reader that needed a key failed with a KeyError of its own."""
     change(copy / file, edit)
     message = complaint(copy, tmp_path / "page.html")
     assert expected in message and str(copy) in message
