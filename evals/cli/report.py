@@ -1,4 +1,4 @@
-"""``blip3o-eval report``: the HTML page of finished runs."""
+"""``blip3o-eval report``: the HTML page of runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import click
     help="HTML file; needed for several runs.  [default: report.html in the run folder]",
 )
 def command(runs: tuple[str, ...], output: str | None) -> None:
-    """Write the HTML report of a finished run, or of several side by side.
+    """Write the HTML report of a run, or of several side by side.
 
-    Reads run folders only: no model, no judge, no network.
+    Reads run folders only: no model, no judge, no network. The page of an unfinished run says how much is there.
     """
     from pathlib import Path
 

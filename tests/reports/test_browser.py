@@ -160,7 +160,7 @@ def shown(page):
     text = page.locator("#g-count").inner_text()
     if "Nothing" in text:
         return 0, 0
-    found = re.match(r"([\d,]+) of [\d,]+ outputs, ([\d,]+) prompts", text)
+    found = re.match(r"([\d,]+) of [\d,]+ outputs, ([\d,]+) prompts?", text)
     return tuple(int(n.replace(",", "")) for n in found.groups())
 
 
@@ -252,6 +252,23 @@ def test_the_viewer_by_keyboard(one, visit):
     page.keyboard.press("Escape")
     assert not dialog.evaluate("(d) => d.open")
     assert thumb.evaluate("(t) => t === document.activeElement")
+
+
+def test_the_focus_is_not_lost_at_either_end(one, visit):
+    page = visit(one)
+    page.locator("#g-next").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#g-next").is_disabled()
+    assert page.evaluate("document.activeElement.id") == "g-prev"
+    page.fill("#f-text", json.loads(page.locator("#g-data").text_content())["samples"][0]["id"])
+    until(page, "document.querySelector('#g-count').textContent.includes('1 prompt')")
+    page.locator(".thumb").first.click()
+    page.locator("#v-next").focus()
+    page.keyboard.press("Enter")  # the second of two pictures
+    assert page.evaluate("document.activeElement.id") == "v-prev"
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#v-place").inner_text() == "1 of 2"
+    assert page.evaluate("document.activeElement.id") == "v-next"
 
 
 def test_definitions_on_hover_focus_and_tap(one, visit):

@@ -14,6 +14,11 @@ const page = {
   },
   words: (name) => name.replaceAll("_", " "),
   number: (n) => n.toLocaleString("en-US"),
+  // A disabled button that has the focus swallows keys: the focus goes to the button that still does something.
+  disable(button, isDisabled, other) {
+    if (isDisabled && document.activeElement === button) other.focus({ preventScroll: true });
+    button.disabled = isDisabled;
+  },
   json(id) {
     const node = page.byId(id);
     return node ? JSON.parse(node.textContent) : null;

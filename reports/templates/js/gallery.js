@@ -83,7 +83,7 @@
     const order = ORDERS[field.order.value];
     if (order) gallery.shown.sort((a, b) => order(a.sample, b.sample));
     gallery.said = gallery.shown.length
-      ? `${number(outputs)} of ${number(total)} outputs, ${number(gallery.shown.length)} prompts`
+      ? `${number(outputs)} of ${number(total)} outputs, ${number(gallery.shown.length)} ${gallery.shown.length === 1 ? "prompt" : "prompts"}`
       : "Nothing matches these filters.";
     draw();
   }
@@ -123,8 +123,13 @@
     byId("g-grid").className = `grid ${size}`;
     byId("g-grid").replaceChildren(...gallery.shown.slice(current * perPage, (current + 1) * perPage).map(card));
     byId("g-count").textContent = pages > 1 ? `${gallery.said}; page ${number(current + 1)} of ${number(pages)}` : gallery.said;
-    for (const id of ["g-prev", "g-prev2"]) byId(id).disabled = current === 0;
-    for (const id of ["g-next", "g-next2"]) byId(id).disabled = current >= pages - 1;
+    const [isFirst, isLast] = [current === 0, current >= pages - 1];
+    for (const end of ["", "2"]) {
+      const [previous, next] = [byId(`g-prev${end}`), byId(`g-next${end}`)];
+      [previous.disabled, next.disabled] = [previous.disabled && isFirst, next.disabled && isLast];
+      page.disable(previous, isFirst, next);
+      page.disable(next, isLast, previous);
+    }
     byId("g-bottom").hidden = pages === 1;
   }
 

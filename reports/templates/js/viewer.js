@@ -54,8 +54,10 @@
     byId("v-body").replaceChildren(...together.map((o) => isComparison
       ? make("section", { className: "v-run", "aria-label": runs[o.n || 0] }, make("h3", {}, runs[o.n || 0]), framed(sample, o), told(sample, o))
       : make("div", { className: "v-one" }, framed(sample, o), told(sample, o))));
-    byId("v-prev").disabled = place === 0;
-    byId("v-next").disabled = place === items.length - 1;
+    const [previous, next] = [byId("v-prev"), byId("v-next")];
+    [previous.disabled, next.disabled] = [previous.disabled && place === 0, next.disabled && place === items.length - 1];
+    page.disable(previous, place === 0, items.length > 1 ? next : byId("v-close"));
+    page.disable(next, place === items.length - 1, items.length > 1 ? previous : byId("v-close"));
     byId("v-tools").hidden = !together.some((o) => o.t !== undefined);
   }
 
