@@ -16,7 +16,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from blip3o.backbone import ATTENTION_NAME, QwenBackbone
+from blip3o.backbone import QwenBackbone
+from blip3o.backbone_attention import ATTENTION_NAME
 from blip3o.checkpoint_files import folder_headers
 from blip3o.config import Blip3oConfig
 from blip3o.errors import ConfigError, WeightsError

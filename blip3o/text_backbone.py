@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from blip3o.backbone import ATTENTION_NAME, BackboneOutput, place_pictures
+from blip3o.backbone import BackboneOutput, place_pictures
+from blip3o.backbone_attention import ATTENTION_NAME
 from blip3o.errors import ConfigError, DataError
 from blip3o.vision.siglip import SiglipEncoder
 

@@ -161,6 +161,21 @@ def test_text_backbones_hide_padding_and_keep_a_cache(pipes, name) -> None:
         torch.testing.assert_close(logits[2:, 4:], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-qwen3-siglip2"])
+def test_query_only_backward_is_exact_for_text_backbones(pipes, name) -> None:
+    model = copy.deepcopy(pipes[name].model).double()
+    ids, mask = prompts()
+    states, gradients = [], []
+    for query_only in (True, False):
+        model.zero_grad()
+        condition = model.encode_condition(ids, mask, query_only_backward=query_only)
+        condition.cos().sum().backward()
+        states.append(condition.detach())
+        gradients.append(model.queries.latent_queries.grad.clone())
+    torch.testing.assert_close(states[0], states[1], atol=1e-12, rtol=0)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-12, rtol=0)
+
+
 def test_eager_attention_agrees_with_the_fused_kernel(pipes) -> None:
     ids, mask = prompts()
     for name in ("tiny", "tiny-llama", "tiny-qwen3-siglip2"):
