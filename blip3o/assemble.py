@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,8 +21,9 @@ from blip3o.checkpoint_files import folder_headers
 from blip3o.config import Blip3oConfig
 from blip3o.errors import ConfigError, WeightsError
 from blip3o.loading import IMAGE_END, IMAGE_START, QUERY, load_tokenizer, token_config
-from blip3o.storage import quiet_transformers
-from blip3o.strict_loading import outside_launcher
+from blip3o.released import MODEL_TYPES
+from blip3o.storage import CONFIG_NAME, quiet_transformers, read_json
+from blip3o.strict_loading import is_released, outside_launcher
 from blip3o.text_backbone import TEXT_MODELS, TextBackbone
 from blip3o.unified import Blip3oModel
 
@@ -59,12 +59,35 @@ def assemble(
 ) -> tuple[Blip3oModel, PreTrainedTokenizerBase]:
     """A model with the backbone in ``folder``, fresh queries and a fresh head.
 
-    Args: folder: a transformers folder of Qwen2.5-VL or of a language model (``llama``, ``qwen3``, ...); dtype: of all
-        weights; dit_config: sizes of the transformer, its condition_dim follows the backbone; settings: of
-        Blip3oConfig (target, objective, head, flow_config, ...).
+    Args: folder: a transformers folder of Qwen2.5-VL or of a language model (``llama``, ``qwen3``, ...), or a BLIP3-o,
+        whose backbone and flow settings are taken; dtype: of all weights; dit_config: sizes of the transformer, its
+        condition_dim follows the backbone; settings: of Blip3oConfig (target, objective, head, flow_config, ...).
     Returns: the model and its tokenizer, which has the image tokens. Raises: WeightsError, ConfigError.
     """
     folder = Path(folder)
+    if read_json(folder / CONFIG_NAME).get("model_type") in (Blip3oConfig.model_type, *MODEL_TYPES):
+        trained, tokenizer = Blip3oModel.from_pretrained(folder, dtype=dtype), load_tokenizer(folder)
+        backbone, values = trained.backbone, trained.config.backbone_config
+        tokens = token_config(tokenizer) if is_released(folder) else trained.config.tokens
+        settings.setdefault("flow_config", trained.config.flow_config)
+    else:
+        backbone, values, tokenizer = _from_transformers(folder, dtype)
+        tokens = token_config(tokenizer)
+    config = Blip3oConfig(
+        backbone_config=values,
+        num_queries=num_queries,
+        dit_config={**(dit_config or {}), "condition_dim": backbone.hidden_size},
+        token_config=tokens,
+        **settings,
+    )
+    model = Blip3oModel(config, backbone)
+    return model.to(dtype), tokenizer
+
+
+def _from_transformers(
+    folder: Path, dtype: torch.dtype
+) -> tuple[Any, dict[str, Any], PreTrainedTokenizerBase]:
+    """A backbone as its authors publish it; its tokenizer and embeddings grow by the image tokens."""
     folder_headers(folder)  # complete, and no pickle
     try:
         found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -83,19 +106,7 @@ def assemble(
             folder, dtype=dtype, attn_implementation=ATTENTION_NAME, use_safetensors=True, local_files_only=True
         )  # fmt: skip
     resize_embeddings(pretrained, len(tokenizer))
-    backbone: nn.Module
     values = pretrained.config.to_dict()
     if kind == "qwen2_5_vl":
-        backbone = QwenBackbone(pretrained.config, vlm=pretrained)
-    else:
-        backbone = TextBackbone(values, lm=pretrained)
-    hidden = pretrained.config.get_text_config().hidden_size
-    config = Blip3oConfig(
-        backbone_config=values,
-        num_queries=num_queries,
-        dit_config={**(dit_config or {}), "condition_dim": hidden},
-        token_config=vars(token_config(tokenizer)),
-        **settings,
-    )
-    model = Blip3oModel(config, backbone)
-    return model.to(dtype), tokenizer
+        return QwenBackbone(pretrained.config, vlm=pretrained), values, tokenizer
+    return TextBackbone(values, lm=pretrained), values, tokenizer

@@ -21,6 +21,7 @@ from blip3o.cli_options import (
 
 # Commands that live elsewhere, loaded when named: name -> (module:attribute, help line).
 _LAZY = {
+    "assemble": ("blip3o.assemble_cli:assemble", "A new model around a pretrained backbone."),
     "chat": ("blip3o.chat_cli:chat", "Talk with a model in text and pictures."),
     "convert": ("blip3o.convert_cli:convert", "Weights from one layout to another."),
     "train": ("blip3o.train.cli:train", "Train a recipe from nothing."),

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig
 
 from blip3o.assemble import assemble
+from blip3o.cli import main
 from blip3o.errors import ConfigError, WeightsError
+from blip3o.pipeline import Blip3oPipeline
+from blip3o.presets import build_tiny
 from blip3o.train.tokenizer import train_tokenizer
 from blip3o.unified import Blip3oModel
 
@@ -74,3 +78,29 @@ def test_backbones_that_cannot_be_used_are_refused(llama, tmp_path: Path) -> Non
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(WeightsError, match="pytorch_model.bin is a pickle"):
         assemble(tmp_path)
+
+
+def test_the_backbone_of_a_trained_model_is_kept(tmp_path: Path) -> None:
+    """Another head on the same eyes and words: what a comparison of designs starts from."""
+    tiny = build_tiny()
+    tiny.save_pretrained(tmp_path / "model")
+    tiny.decoder.save_pretrained(tmp_path / "decoder")
+    arguments = ["assemble", str(tmp_path / "model"), str(tmp_path / "mse"), "--design", "clip-mse", "--head", "linear",
+                 "--num-queries", "4", "--decoder", str(tmp_path / "decoder")]  # fmt: skip
+    for key, value in DIT.items():
+        arguments += ["--dit", f"{key}={value}"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "clip-mse, 920 fresh parameters on qwen2_5_vl" in result.output
+    made = Blip3oPipeline.from_pretrained(tmp_path / "mse")
+    ours, theirs = made.model.backbone.state_dict(), tiny.model.backbone.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert made.model.config.tokens == tiny.model.config.tokens
+    assert made.understanding == tiny.understanding and made.model.config.flow == tiny.model.config.flow
+    assert made("a dog").images[0].size == (32, 32)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and "is not an empty folder" in result.output
+    result = CliRunner().invoke(main, [*arguments[:2], str(tmp_path / "x"), "--dit", "dim=wide"])
+    assert result.exit_code == 2 and "'dim=wide' is no KEY=VALUE" in result.output
+    result = CliRunner().invoke(main, [*arguments[:2], str(tmp_path / "x"), "--head", "linear"])
+    assert result.exit_code == 1 and "does not serve objective 'flow'" in result.output
