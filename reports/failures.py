@@ -1,7 +1,8 @@
 """What kind of failure a score's reason describes.
 
 GenEval's official reasons are read by form; other tasks' reasons are taken as they are when they are few, so that
-any task can be filtered. A picture can fail in several ways: kinds are listed in the order of its reason lines.
+any task can be filtered; answers without a reason are wrong, partly right, or such that no answer was read in them.
+A picture can fail in several ways: kinds are listed in the order of its reason lines.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MISSING, TOO_FEW, TOO_MANY, WRONG_COLOR, WRONG_PLACE = (
     "wrong colour",
     "wrong place",
 )
+NOT_READ, WRONG_ANSWER, PARTLY = "no answer read", "wrong answer", "partly right"
 MAX_KINDS = 8  # of reasons that are not GenEval's; the rest are "other"
 
 _RELATIONS = r"(?:left of|right of|above|below)"
@@ -62,7 +64,14 @@ def _classify(row: Mapping[str, Any], common: Sequence[str]) -> list[str]:
     reason = row.get("reason") or ""
     if row["value"] >= 1:
         return [RIGHT]
-    return kinds_of(reason) or ([reason] if reason in common else [OTHER])
+    if reason:
+        return kinds_of(reason) or ([reason] if reason in common else [OTHER])
+    details = row.get("details")
+    if row["value"] > 0:
+        return [PARTLY]
+    if isinstance(details, Mapping) and details.get("unparsed"):
+        return [NOT_READ]
+    return [WRONG_ANSWER if row.get("answer") is not None else OTHER]
 
 
 def _common_reasons(rows: Sequence[Mapping[str, Any]]) -> list[str]:

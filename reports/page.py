@@ -22,7 +22,10 @@ from reports.heatmap import Matrix, to_svg
 if TYPE_CHECKING:
     import pandas
 
-TASK_TITLES = {"geneval": "GenEval", "dpg": "DPG-Bench", "fid": "FID"}
+TASK_TITLES = {
+    "geneval": "GenEval", "dpg": "DPG-Bench", "fid": "FID", "mme": "MME", "mmmu": "MMMU", "vqav2": "VQAv2",
+    "textvqa": "TextVQA", "realworldqa": "RealWorldQA", "seedbench": "SEED-Bench", "mmbench": "MMBench",
+}  # fmt: skip
 HALVES = ("seen_half", "unseen_half")
 FULL_IN, BESIDE_IN, NARROW_IN = 10.4, 7.0, 3.7
 """Widths of a figure over the whole page, beside the headline, and in a narrow window, in inches."""

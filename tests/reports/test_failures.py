@@ -51,3 +51,14 @@ def test_only_the_commonest_foreign_reasons_become_kinds():
     rows = [{"value": 0.0, "reason": f"reason {i % 20}"} for i in range(205)]
     kinds = {kind for row in classify(rows) for kind in row}
     assert len(kinds) == 9 and "other" in kinds
+
+
+def test_answers_without_a_reason_are_told_apart():
+    rows = [
+        {"value": 0.0, "answer": "no", "details": {"unparsed": False}},
+        {"value": 0.0, "answer": None, "details": {"unparsed": True}},
+        {"value": 0.3, "answer": "two", "details": {}},
+        {"value": 0.0, "answer": None, "details": {}},
+    ]
+    kinds = [["wrong answer"], ["no answer read"], ["partly right"], ["other"]]
+    assert classify(rows) == kinds
