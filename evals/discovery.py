@@ -38,6 +38,10 @@ _MODELS = {
 }
 _JUDGES = {
     "stickers": ("evals.judges.stickers:create", "the detector of the sticker world"),
+    "mask2former": (
+        "evals.judges.detector:create",
+        "GenEval's judge for real pictures: Mask2Former and CLIP colours",
+    ),
     "dummy": ("evals.judges.dummy:create", "scripted verdicts (tests only)"),
 }
 _METRICS: dict[str, tuple[str, str]] = {

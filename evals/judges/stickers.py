@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evals.api import Detection, Identity, ModelOptions
-from evals.errors import ConfigError, JudgeError, UsageError
+from evals.errors import ConfigError, JudgeError, UsageError, shown
 
 DOMAIN = "stickers"
 
 
 class StickersJudge:
-    """`evals.api.DetectionJudge` around `StickerJudge`. Reading the metadata is cheap; `load` builds the networks."""
+    """`evals.api.DetectionJudge` and `QuestionJudge` around `StickerJudge`. Reading the metadata is cheap; `load`
+    builds the networks."""
 
     def __init__(self, folder: str | None = None, device: str = "auto") -> None:
         from blip3o.errors import WeightsError
@@ -65,6 +66,35 @@ class StickersJudge:
         return [
             [to_detection(f, f.class_name in asked) for f in row]
             for row, asked in zip(found, color_classes, strict=True)
+        ]
+
+    def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[str]:
+        """ "yes" or "no" per (picture, question), by rule from what is detected; each picture is looked at once.
+
+        Only questions that carry their fact (`blip3o.stickers.question_graph.SceneQuestion`) can be answered: nobody
+        here reads words. Raises: JudgeError for any other question.
+        """
+        import numpy as np
+
+        from blip3o.stickers.question_graph import SceneQuestion
+        from blip3o.stickers.question_rules import holds
+
+        for question in questions:
+            if not isinstance(question, SceneQuestion):
+                raise JudgeError(
+                    "judge 'stickers' answers the questions of dpg_stickers only, which say what they ask for; got "
+                    f"{shown(question)}: choose a VQA judge with --judge"
+                )
+        if len(images) != len(questions):
+            raise UsageError(f"{len(images)} images with {len(questions)} questions: give pairs")
+        if self._judge is None:
+            self.load()
+        pictures = {id(image): image.convert("RGB") for image in images}
+        found = dict(zip(pictures, self._judge.find(list(pictures.values())), strict=True))
+        pixels = {key: np.asarray(picture) for key, picture in pictures.items()}
+        return [
+            "yes" if holds(question.fact, found[id(image)], pixels[id(image)]) else "no"  # type: ignore[attr-defined]
+            for image, question in zip(images, questions, strict=True)
         ]
 
 

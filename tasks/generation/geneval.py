@@ -90,7 +90,7 @@ class GenEval:
     kind: TaskKind = "generation"
     groups = TAGS
     num_images = 4
-    judges: Mapping[str, str] = {"stickers": "stickers"}
+    judges: Mapping[str, str] = {"stickers": "stickers", "photos": "mask2former"}
     judge_methods = ("detect",)
     picture_layouts = ("numbered",)
     recorded_kinds = ("detections", "results", "crops")
