@@ -43,13 +43,15 @@ def folder_digest(folder: Path, suffixes: Iterable[str]) -> str:
     Names are sorted, so the number depends on the content alone, not on where the folder lies.
     """
     wanted = tuple(suffixes)
-    files = sorted(
-        (p.relative_to(folder).as_posix(), p)
-        for p in folder.rglob("*")
-        if p.is_file() and p.name.endswith(wanted)
+    return files_digest(
+        folder, (p for p in folder.rglob("*") if p.is_file() and p.name.endswith(wanted))
     )
+
+
+def files_digest(folder: Path, files: Iterable[Path]) -> str:
+    """The same over the given files of a folder."""
     total = hashlib.sha256()
-    for name, path in files:
+    for name, path in sorted((p.relative_to(folder).as_posix(), p) for p in files):
         total.update(f"{name}\0{file_digest(path)}\n".encode())
     return total.hexdigest()
 

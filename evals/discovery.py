@@ -31,6 +31,10 @@ _MODELS = {
     "blip3o": ("evals.models.blip3o:create_blip3o", "a folder or hub id of BLIP3-o weights"),
     "blip3o-4b": ("evals.models.blip3o:create_4b", "the released 4B model"),
     "blip3o-8b": ("evals.models.blip3o:create_8b", "the released 8B model"),
+    "diffusers": (
+        "evals.models.diffusers:create",
+        "any text-to-image pipeline, diffusers:FOLDER or diffusers:owner/name",
+    ),
     "images": ("evals.models.images:create", "pictures already made, images:DIR, in a known layout"),
     "copy-source": ("evals.models.copy_source:create", "the source picture of an edit, unchanged (baseline)"),
     "tiny": ("evals.models.blip3o:create_tiny", "random weights (tests only)"),

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions, cut_at
 from evals.digests import folder_digest
 from evals.errors import ModelError, UsageError, suggest
+from evals.models.devices import draw, resolve_device
 from evals.models.hub import local_snapshot
 
 # What decides a picture: weights, configurations, tokenizers.
@@ -155,17 +154,7 @@ class Blip3oAdapter:
     @property
     def device(self) -> str:
         """Where the model runs: "auto" takes this process's CUDA device, else the CPU."""
-        import torch
-
-        wanted = self.options.device
-        if wanted == "auto":
-            rank = os.environ.get("LOCAL_RANK", "0")
-            wanted = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-        if wanted.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError(
-                f"device {wanted!r}: no CUDA device is available here; give --device cpu"
-            )
-        return wanted
+        return resolve_device(self.options.device)
 
     def load(self) -> None:
         """Build the pipeline. Raises ModelError for missing, damaged or unsuitable weights."""
@@ -190,19 +179,7 @@ class Blip3oAdapter:
         self._pipeline = None
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Sequence[Any]:
-        if requests and requests[0].series:
-            return self._generate_in_series(requests)
-        return self._call(requests, [_generator(r.seed) for r in requests])
-
-    def _generate_in_series(self, requests: Sequence[GenerationRequest]) -> list[Any]:
-        """One picture at a time, the pictures of a sample from one generator, as the released scripts do."""
-        images = []
-        for _, group in groupby(requests, key=lambda r: r.sample_id):
-            mine = list(group)
-            generator = _generator(mine[0].seed)
-            for request in mine:
-                images += self._call([request], [generator])
-        return images
+        return draw(requests, self._call)
 
     def _call(self, requests: Sequence[GenerationRequest], generators: list[Any]) -> list[Any]:
         from blip3o.errors import ConfigError, WeightsError
@@ -234,13 +211,6 @@ class Blip3oAdapter:
             stop=requests[0].stop if len({r.stop for r in requests}) == 1 else (),
         )
         return [cut_at(text, r.stop).strip() for text, r in zip(texts, requests, strict=True)]
-
-
-def _generator(seed: int) -> Any:
-    import torch
-
-    # On the CPU, so that a seed means the same starting noise on every device.
-    return torch.Generator("cpu").manual_seed(seed)
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

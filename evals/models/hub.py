@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,8 +16,10 @@ _ANSWER_WITHIN_S = 3.0
 _ALLOWED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
-def local_snapshot(hub_id: str, revision: str | None) -> Path:
-    """The folder of a hub id: from the local cache, else fetched if the hub answers.
+def local_snapshot(
+    hub_id: str, revision: str | None, wanted: Sequence[str] = _ALLOWED
+) -> Path:
+    """The folder of a hub id: from the local cache, else its ``wanted`` files, if the hub answers.
 
     Raises: MissingRequirementError with the command that fetches it, within seconds when there is no
     network.
@@ -51,7 +54,7 @@ def local_snapshot(hub_id: str, revision: str | None) -> Path:
             f"model {hub_id!r} is not on this machine, and {host} does not answer: {fetch}"
         )
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_ALLOWED)))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MissingRequirementError(
