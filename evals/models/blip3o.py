@@ -92,8 +92,8 @@ class Blip3oAdapter:
     """ImageGenerator and Answerer around ``blip3o.pipeline.Blip3oPipeline``.
 
     ``folder`` None means the random ``tiny`` preset. Further arguments (``--set model.args.X=...``):
-    ``compat``, "default" or "released"; ``without_images`` true leaves out the source pictures of an editing task,
-    the baseline that shows what the words alone give.
+    ``compat``, "default" or "released"; ``without_images`` true leaves out the pictures of questions and of editing
+    tasks, the blind baseline that shows what the words alone give.
     """
 
     takes_images = True
@@ -203,8 +203,9 @@ class Blip3oAdapter:
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[Any]:
         limits = {r.max_new_tokens for r in requests}
+        blind = bool(self.options.extra.get("without_images"))
         texts = self._pipeline.ask_batch(
-            [list(r.images) for r in requests],
+            [[] if blind else list(r.images) for r in requests],
             [r.prompt for r in requests],
             max_new_tokens=limits.pop() if len(limits) == 1 else max(m or 0 for m in limits),
             # All at once end only with the last of them; which texts end which answer is seen to below.

@@ -1,0 +1,165 @@
+"""What the sticker editions of the question tasks share: held-out scenes, their pictures, chance, digests.
+
+A question is a pure function of (task, split, index): scenes, wordings, wrong answers and the order of options come
+from the counter-based streams of `blip3o.stickers`, so they are the same on every machine; nothing is downloaded.
+Scenes are of level easy, from splits that training does not use. `test_seen` shows nothing that was kept out of
+training; everything in `test_unseen` shows a (class, colour) pair, a pair of classes or a relation that was. The two
+halves are reported apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from evals.api import MetricValue, Sample, Score, ScoreItem, ScoreRow
+from tasks.understanding.metrics import unscored
+
+if TYPE_CHECKING:
+    from blip3o.stickers import Scene
+
+SPLITS = ("test_seen", "test_unseen")
+WORTH = (
+    "Sticker scenes only: no figure here compares with one on photographs. Read it beside `chance` and beside the "
+    "same model without its pictures."
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about one or more scenes.
+
+    `picture` names what it is independent of other questions by. `record` is the document as its task reads it,
+    `chance` the score that a uniform guess among the answers of the asked kind expects.
+    """
+
+    id: str
+    group: str
+    prompt: str
+    picture: str
+    scenes: tuple[Scene, ...]
+    record: Mapping[str, Any]
+    chance: float | None = None
+    unit: str | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The document, and what places it: split, scene numbers, picture, chance."""
+        place: dict[str, Any] = {
+            "split": self.scenes[0].split,
+            "scenes": [scene.index for scene in self.scenes],
+            "picture": self.picture,
+        }
+        return {**self.record, **place} | ({} if self.chance is None else {"chance": self.chance})
+
+
+def make(split: str, index: int, kinds: Sequence[str]) -> Scene:
+    """The scene number `index` of a split, of one of these kinds, at level easy."""
+    from blip3o.stickers import SceneConfig, make_scene
+
+    config = SceneConfig.level("easy", kinds=tuple((kind, 1.0) for kind in kinds))
+    return make_scene(split, index, config)
+
+
+class StickerQuestions(ABC):
+    """The part of a task that makes samples from scenes and adds to each score where it comes from."""
+
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @abstractmethod
+    def ask(self) -> Sequence[Asked]:
+        """All questions in their order. Pure."""
+
+    @abstractmethod
+    def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
+        """The score of an answer, stripped of outer white space, to the question of a document."""
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        from PIL import Image
+
+        from blip3o.stickers import render
+
+        drawn: dict[Scene, Any] = {}
+        samples = []
+        for number, asked in enumerate(self.ask()):
+            for scene in asked.scenes:
+                if scene not in drawn:
+                    drawn[scene] = Image.fromarray(render(scene).image)
+            samples.append(
+                Sample(
+                    id=asked.id,
+                    number=number,
+                    group=asked.group,
+                    prompt=asked.prompt,
+                    metadata=asked.metadata,
+                    images=tuple(drawn[scene] for scene in asked.scenes),
+                    unit=asked.unit,
+                    max_new_tokens=self.max_new_tokens,
+                    stop=self.stop,
+                )
+            )
+        return samples
+
+    def samples(self) -> Sequence[Sample]:
+        """The questions with their pictures (64 px, RGB); questions about one scene share one picture."""
+        return self._samples
+
+    def digest(self) -> str:
+        """sha256 over ids, prompts, documents and pixels."""
+        total = hashlib.sha256()
+        for sample in self.samples():
+            text = json.dumps([sample.id, sample.prompt, sample.metadata], sort_keys=True)
+            total.update(text.encode())
+            for image in sample.images:
+                total.update(image.tobytes())
+        return total.hexdigest()
+
+    def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
+        return [
+            placed(
+                self.verdict(item.sample.metadata, (item.output.text or "").strip()),
+                item.sample.metadata,
+            )
+            for item in items
+        ]
+
+
+def placed(score: Score, record: Mapping[str, Any]) -> Score:
+    """The score with `held_out`, `picture` and, where the question has one, `chance` among its details."""
+    place = {"held_out": record["split"] == "test_unseen", "picture": record["picture"]}
+    if "chance" in record:
+        place["chance"] = record["chance"]
+    return replace(score, details={**score.details, **place})
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What uniform guessing among the answers of the asked kind expects on the scored questions.
+
+    The mean of `chance` in their details, known exactly, so it has no interval.
+    """
+
+    name: str = "chance"
+    unit: str = "fraction"
+    higher_is_better: bool = True
+
+    def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
+        values = [float(row.score.details["chance"]) for row in rows if row.score.is_scored]
+        clusters = {row.score.details["picture"] for row in rows if row.score.is_scored}
+        return MetricValue(
+            name=self.name,
+            value=sum(values) / len(values) if values else None,
+            n=len(values),
+            unscored=unscored(rows),
+            unit=self.unit,
+            higher_is_better=self.higher_is_better,
+            clusters=len(clusters),
+            note=None if values else "nothing was scored",
+        )
