@@ -9,6 +9,7 @@ where the interrupted one would have been.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -47,7 +48,7 @@ class TrainStage(Protocol):
     Optional attributes: ``counts(batch) -> {term: units}``, needed where ``loss`` returns several terms or batches
     differ in weight; ``blocks``, modules that FSDP2 shards one by one; ``data_state()`` and ``load_data_state(state)``,
     where batches come from a stream; ``is_divisible`` = False where micro-batches do not add up to the large batch
-    (a contrastive loss).
+    (a contrastive loss); ``frozen``, modules that help and do not learn, moved to the run's device with the others.
     """
 
     name: str
@@ -212,7 +213,7 @@ def train_step(
     first = (state.step * config.accumulation) * world + processes.rank
     indices = [first + micro * world for micro in range(config.accumulation)]
     with phase("data"):
-        batches = [stage.batch(index) for index in indices]
+        batches = [to_device(stage.batch(index), processes.device) for index in indices]
         counts = [_counts(stage, batch) for batch in batches]
     with phase("communication"):
         units = processes.sums({key: sum(count[key] for count in counts) for key in counts[0]})
@@ -242,6 +243,22 @@ def train_step(
         numbers = {key: value / world for key, value in processes.sums(numbers).items()}
     samples = world * sum(len(sample_ids(batch)) for batch in batches)
     return {**numbers, "grad_norm": norm, "lr": rate, "samples": float(samples)}
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors in dataclasses, tuples, lists and dicts moved to ``device``; everything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        moved = {f.name: to_device(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        return dataclasses.replace(value, **moved)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(to_device(item, device) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(item, device) for item in value)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    return value
 
 
 def sample_ids(batch: Any) -> list[Any]:
@@ -301,6 +318,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     if not any(p.requires_grad for m in stage.modules.values() for p in m.parameters()):
         raise ConfigError(f"stage '{stage.name}' has nothing to learn: every parameter is frozen")
+    for helper in getattr(stage, "frozen", ()):
+        helper.to(processes.device)
     module = processes.spread(StageModule(stage), getattr(stage, "blocks", ()))
     optimizer = make_optimizer(stage, module, config)
     ema = ExponentialMovingAverage(stage.modules, config.ema_decay)

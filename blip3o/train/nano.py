@@ -30,9 +30,10 @@ from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.questions import questions
 from blip3o.storage import load_strict, read_tensors, save_module
 from blip3o.train.checkpoint import save_tensors
+from blip3o.train.distributed import Processes
 from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
 from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
-from blip3o.train.loop import LoopConfig, fit
+from blip3o.train.loop import LoopConfig, TrainStage, fit
 from blip3o.train.stages import (
     ClipStage,
     DecoderStage,
@@ -305,7 +306,7 @@ class NanoTrainer:
             self.recipe.clip_decoder_weight,
             self.recipe.clip_decoder_pictures,
         )
-        return self._finish("clip", fit(stage, self._loop("clip"), self.folder / "clip"))
+        return self._finish("clip", self._fit(stage))
 
     def target(self) -> TargetFeatures:
         """The frozen target encoder; its statistics are measured on 4,096 training scenes."""
@@ -329,9 +330,7 @@ class NanoTrainer:
         self._load("target-decoder", {"decoder": decoder})
         batches = Scenes("train", self.world, self.recipe.decoder_batch, first=1_000_000)
         stage = DecoderStage(decoder, target, batches, self.recipe.feature_noise)
-        return self._finish("decoder", fit(stage, self._loop("decoder"), self.folder / "decoder"))[
-            "decoder"
-        ]
+        return self._finish("decoder", self._fit(stage))["decoder"]
 
     # -- understanding -----------------------------------------------------------------------------------------------
     def vision(self) -> nn.Module:
@@ -351,7 +350,7 @@ class NanoTrainer:
                 * (DIT_CONFIG["input_size"] // grid) ** 2,
                 grid=grid,
             )
-            fit(stage, self._loop("vision"), self.folder / "vision")
+            self._fit(stage)
             self._finish("vision", {"visual": tower})
         return tower
 
@@ -376,7 +375,7 @@ class NanoTrainer:
             for layer in backbone.model.language_model.layers:
                 layer.compile(dynamic=True)
         stage = UnderstandingStage(backbone, chats, _patches_for(backbone), text_weight=1.0)
-        fit(stage, self._loop("understanding"), self.folder / "understanding")
+        self._fit(stage)
         self._finish("understanding", {"backbone": backbone})
         return backbone
 
@@ -394,9 +393,16 @@ class NanoTrainer:
     # -- generation --------------------------------------------------------------------------------------------------
     def cache(self) -> None:
         """Target features of the generation scenes."""
-        target, key = self.target(), self._cache_key()
+        target, key, device = self.target(), self._cache_key(), Processes().device
+        target.to(device)
+
+        def features_of(pixels: Tensor) -> Tensor:
+            return target(pixels.to(device)).cpu()
+
         for shard in range(self.recipe.cache_shards):
-            write_shard(self.folder / "cache", shard, CACHE_SHARD, "train", self.world, target, key)
+            write_shard(
+                self.folder / "cache", shard, CACHE_SHARD, "train", self.world, features_of, key
+            )
             logger.info("cache: shard %d of %d", shard + 1, self.recipe.cache_shards)
 
     def _cache_key(self) -> str:
@@ -448,12 +454,13 @@ class NanoTrainer:
         def condition_of(batch: FeatureBatch) -> Tensor:
             texts = [PROMPTS.generation(caption) for caption in batch.captions]
             ids = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
+            ids = ids.to(batch.features.device)
             return model.encode_condition(ids["input_ids"], ids["attention_mask"])
 
         if self._can_compile():
             model.dit.compile(dynamic=False)
         stage = GenerationStage(model, batches, condition_of, self.recipe.generation_draws)
-        fit(stage, self._loop("generation"), self.folder / "generation")
+        self._fit(stage)
         self._finish("generation", learned)
         return model
 
@@ -501,9 +508,14 @@ class NanoTrainer:
         for stage in stages:
             getattr(self, stage.replace("-", "_"))()
 
-    def _loop(self, name: str) -> LoopConfig:
-        config: LoopConfig = getattr(self.recipe, name)
-        return replace(config, max_minutes=self.minutes.get(name, config.max_minutes))
+    def _fit(self, stage: TrainStage) -> dict[str, nn.Module]:
+        """Train a stage on the machine's device; between stages everything lies on the CPU."""
+        config: LoopConfig = getattr(self.recipe, stage.name)
+        config = replace(config, max_minutes=self.minutes.get(stage.name, config.max_minutes))
+        modules = fit(stage, config, self.folder / stage.name)
+        for module in (*modules.values(), *getattr(stage, "frozen", ())):
+            module.cpu()
+        return modules
 
     def _finish(self, name: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
         """Averaged weights of a finished stage; their presence means that the stage is done."""

@@ -69,6 +69,7 @@ class ClipStage:
         self, batch: PictureBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         text = clip_text_ids(self.tokenizer, batch.captions, self.clip.context_length)
+        text = text.to(batch.pixels.device)
         image_features, tokens = clip_features(self.clip.visual, batch.pixels)
         text_features = self.clip.encode_text(text)
         logits = self.clip.logit_scale.exp().clamp(max=100) * (
@@ -82,7 +83,7 @@ class ClipStage:
         n = self.decoder_pictures
         features = project_tokens(tokens[:n], self.projection)
         drawing = self.decoder.loss(batch.pixels[:n], features, generator=generator)
-        correct = (logits.argmax(1) == torch.arange(len(logits))).float().mean()
+        correct = (logits.argmax(1) == torch.arange(len(logits), device=logits.device)).float().mean()
         numbers = {
             "contrastive": contrastive.item(),
             "decoder": drawing.item(),
@@ -132,6 +133,7 @@ class DecoderStage:
         feature_noise: float,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"decoder": decoder}
+        self.frozen = [part for part in (features_of,) if isinstance(part, nn.Module)]
         self.decoder, self.features_of, self.batch, self.feature_noise = (
             decoder,
             features_of,
@@ -145,7 +147,8 @@ class DecoderStage:
         with torch.no_grad():
             features = self.features_of(batch.pixels)
         strength = self.feature_noise * torch.rand(len(features), 1, 1, 1, generator=generator)
-        features = features + strength * torch.randn(features.shape, generator=generator)
+        noise = strength * torch.randn(features.shape, generator=generator)
+        features = features + noise.to(features)
         return self.decoder.loss(batch.pixels, features, generator=generator), {}
 
 
@@ -240,6 +243,7 @@ class VisionStage:
             }
         )
         self.modules: Mapping[str, nn.Module] = {"visual": tower, "heads": self.heads}
+        self.frozen = [part for part in (features_of,) if isinstance(part, nn.Module)]
         self.tower, self.features_of, self.batch = tower, features_of, batches
         self.patches_of, self.grid = patches_of, grid
 

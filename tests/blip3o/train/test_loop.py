@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 
@@ -19,6 +20,7 @@ from blip3o.train.loop import (
     fit,
     is_finished,
     learning_rate,
+    to_device,
 )
 
 
@@ -255,3 +257,11 @@ def test_speed_and_share_of_the_peak_are_those_of_the_arithmetic(tmp_path):
     step_s = 16 / row["samples_per_s"]
     assert row["tflops_per_s"] * 1e12 * step_s == pytest.approx(flops, rel=0.01)
     assert row["share_of_peak"] == pytest.approx(row["tflops_per_s"] / 1e-6, rel=0.01)
+
+
+def test_every_tensor_of_a_batch_is_moved():
+    pair = collections.namedtuple("pair", "left right")
+    batch = (Batch(["a"], (torch.ones(2), 3)), {"x": [torch.zeros(1)]}, pair(torch.ones(1), None))
+    moved = to_device(batch, torch.device("meta"))
+    assert moved[0].value[0].is_meta and moved[1]["x"][0].is_meta and moved[2].left.is_meta
+    assert moved[0].ids == ["a"] and moved[0].value[1] == 3 and moved[2].right is None
