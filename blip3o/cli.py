@@ -24,7 +24,7 @@ _LAZY = {
     "assemble": ("blip3o.assemble_cli:assemble", "A new model around a pretrained backbone."),
     "chat": ("blip3o.chat_cli:chat", "Talk with a model in text and pictures."),
     "convert": ("blip3o.convert_cli:convert", "Weights from one layout to another."),
-    "train": ("blip3o.train.cli:train", "Train a recipe from nothing."),
+    "train": ("blip3o.train.cli:train", "Train a recipe: nano, one that ships, or a YAML file."),
 }
 
 
