@@ -11,6 +11,10 @@ TASKS = {
         "tasks.generation.dpg:Dpg",
         "1,065 dense prompts, a graph of questions about each, judged by a VQA model",
     ),
+    "dpg_stickers": (
+        "tasks.generation.dpg_stickers:DpgStickers",
+        "200 dense captions of sticker scenes, a graph of questions about each, judged by a detector",
+    ),
     "edit_stickers": (
         "tasks.generation.edit_stickers:EditStickers",
         "240 edits of sticker scenes by instruction, judged by a detector",

@@ -6,6 +6,7 @@ from .layout import clear_relation
 from .rng import Stream
 from .scenes import Scene, Sticker
 
+LARGE = 0.6  # longest side, in fractions of the picture's side, above which a single object is called large
 COUNT_WORDS = {1: "one", 2: "two", 3: "three", 4: "four"}
 _FAR = {
     "left of": ("left of", "to the left of", "on the left side of"),
@@ -103,9 +104,13 @@ def _wording(draw: Stream, key: tuple[str, str | None], count: int, groups: int)
 
 def region(sticker: Sticker) -> str:
     """Where a sticker stands: "on the left", "in the top right corner", "in the middle", ..."""
-    p = sticker.placement
-    across = "left" if p.cx < 0.37 else "right" if p.cx > 0.63 else ""
-    down = "top" if p.cy < 0.37 else "bottom" if p.cy > 0.63 else ""
+    return region_at(sticker.placement.cx, sticker.placement.cy)
+
+
+def region_at(cx: float, cy: float) -> str:
+    """The words for a centre, in fractions of the picture's sides."""
+    across = "left" if cx < 0.37 else "right" if cx > 0.63 else ""
+    down = "top" if cy < 0.37 else "bottom" if cy > 0.63 else ""
     if across and down:
         return f"in the {down} {across} corner"
     if across:
@@ -127,7 +132,7 @@ def long_caption(scene: Scene, seed: int = 0) -> str:
     for (name, color), group in groups.items():
         subject = f"{color} {name}" if color and len(groups) > 1 else name
         if len(group) == 1:
-            size = "large " if group[0].placement.size > 0.6 else ""
+            size = "large " if group[0].placement.size > LARGE else ""
             sentences.append(draw.choice((
                 f"The {size}{subject} is {region(group[0])}.",
                 f"{region(group[0]).capitalize()} there is {article(f'{size}{subject}')}.",

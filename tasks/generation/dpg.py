@@ -24,15 +24,15 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Metric, MetricValue, Sample, Score, ScoreItem, ScoreRow, TaskKind, Terms
-from evals.errors import InputError, JudgeError, MissingRequirementError
+from evals.api import Sample, TaskKind
+from evals.errors import InputError, MissingRequirementError
 from tasks.generation import dpg_rules as rules
+from tasks.generation.dpg_graph import QuestionGraphTask
 
 if TYPE_CHECKING:
     from evals.recorded import Field
@@ -44,10 +44,9 @@ QUESTIONS_URL = (
     "https://raw.githubusercontent.com/TencentQQGYLab/ELLA/"
     "3c228f1dc6c4d3cad0a47493816151a419f14db3/dpg_bench/dpg_bench.csv"
 )
-LEVEL_1 = ("global", "entity", "attribute", "relation", "other")
 
 
-class Dpg:
+class Dpg(QuestionGraphTask):
     """The task; see the module's card. Groups are the families of prompts that ids begin with."""
 
     name = "dpg"
@@ -106,6 +105,9 @@ class Dpg:
             for row in _read_table(self._questions)
         }
 
+    def question(self, item_id: str, proposition_id: int) -> str:
+        return self._texts[item_id, proposition_id]
+
     def samples(self) -> Sequence[Sample]:
         """The 1,065 prompts in the order of their files. Needs the question file."""
         known = rules.fixed_items(self.rows)
@@ -124,31 +126,6 @@ class Dpg:
     def digest(self) -> str:
         return hashlib.sha256(self._prompts + self._questions.read_bytes()).hexdigest()
 
-    def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
-        """Shares of questions that hold on each picture; details: `answers`, proposition id -> text."""
-        if not hasattr(judge, "ask"):
-            raise JudgeError(
-                "task 'dpg' needs a judge that answers questions about pictures, got "
-                f"{getattr(getattr(judge, 'identity', None), 'name', judge)!r}: choose one with --judge"
-            )
-        questions = rules.fixed_items(self.rows)
-        asked = [(item, pid) for item in items for pid in questions[item.sample.id]]
-        texts = iter(
-            judge.ask(
-                [item.image for item, _ in asked],
-                [self._texts[item.sample.id, pid] for item, pid in asked],
-            )
-        )
-        return [_score(questions[i.sample.id], texts) for i in items]
-
-    def metrics(self) -> Sequence[Metric]:
-        """`overall` (mode `fixed`), `official`, and the five categories; all in percent."""
-        return [
-            Figure("overall", self, rules.score_fixed),
-            Figure("official", self, rules.score_official),
-            *(Category(name, self) for name in LEVEL_1),
-        ]
-
     def score_recorded(self, kind: str, lines: Sequence[Field]) -> Sequence[Mapping[str, Any]]:
         """Score recorded answers; `dpg_records` says what a line holds."""
         from tasks.generation.dpg_records import score_answers
@@ -160,18 +137,6 @@ def _family(item_id: str) -> str:
     """ "partiprompts" of "partiprompts97"; "plain" of an id that is a number."""
     name = item_id.rstrip("0123456789")
     return "COCOval" if name.startswith("COCOval") else name or "plain"
-
-
-def _score(questions: Mapping[int, rules.Row], texts: Any) -> Score:
-    answers = {pid: next(texts) for pid in questions}
-    details = {"answers": {str(pid): text for pid, text in answers.items()}}
-    try:
-        value = rules.crop_score(questions, rules.raw_scores(questions, answers))
-    except rules.PictureError as error:
-        return Score.unscored(str(error), **details)
-    wrong = [pid for pid, text in answers.items() if text != "yes"]
-    reason = f"not yes: {', '.join(map(str, wrong))}" if wrong else ""
-    return Score(value, reason=reason, details=details)
 
 
 def read_questions(path: Path) -> list[rules.Row]:
@@ -202,93 +167,3 @@ def _read_table(path: Path) -> list[dict[str, str]]:
             f"get it with `curl -LO {QUESTIONS_URL}`"
         )
     return list(csv.DictReader(io.StringIO(raw.decode("utf-8"), newline="")))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """The mean over prompts of the mean over their pictures, by the rules of one mode.
-
-    A prompt with a picture that has no score is left out. Intervals resample prompts.
-    """
-
-    name: str
-    task: Dpg
-    mode: Any
-    unit: str = "percent"
-    higher_is_better: bool = True
-
-    def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
-        return _percent(self, self.terms(rows), len(rows))
-
-    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
-        scores = _rescore(self.task, self.mode, rows)
-        found = [
-            ((name, number), value)
-            for name, one in scores.images.items()
-            for number, value in enumerate(one.crop_scores)
-        ]
-        return _terms(found)
-
-
-@dataclass(frozen=True)
-class Category:
-    """The share of a level 1 category's questions answered "yes", over all pictures."""
-
-    name: str
-    task: Dpg
-    unit: str = "percent"
-    higher_is_better: bool = True
-
-    def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
-        terms = self.terms(rows)
-        unscored = sum(not row.score.details.get("answers") for row in rows)
-        return _percent(self, terms, len(terms.values) + unscored)
-
-    def terms(self, rows: Sequence[ScoreRow]) -> Terms:
-        questions = rules.fixed_items(self.task.rows)
-        found = []
-        for row in rows:
-            for pid, text in row.score.details.get("answers", {}).items():
-                category = questions[row.sample_id][int(pid)].category or ""
-                if category.split("-")[0].strip() == self.name:
-                    found.append(((row.sample_id, row.index, pid), float(text == "yes")))
-        return _terms(found)
-
-
-def _rescore(task: Dpg, mode: Any, rows: Sequence[ScoreRow]) -> rules.Scores:
-    answers: dict[str, list[Mapping[int, str | None]]] = {}
-    for row in rows:
-        found = row.score.details.get("answers", {})
-        answers.setdefault(row.sample_id, []).append({int(pid): t for pid, t in found.items()})
-    pic_num = max(map(len, answers.values()), default=0)
-    return mode(task.rows, pic_num, list(answers), answers)  # type: ignore[no-any-return]
-
-
-def _terms(found: Sequence[tuple[tuple[str, ...], float]]) -> Terms:
-    """Values with their keys, which begin with the prompt's id; in percent."""
-    return Terms(
-        keys=tuple(key for key, _ in found),
-        values=tuple(value for _, value in found),
-        clusters=tuple(key[0] for key, _ in found),
-        scale=100.0,
-    )
-
-
-def _percent(metric: Metric, terms: Terms, total: int) -> MetricValue:
-    from evals import stats
-
-    if not terms.values:
-        return MetricValue(
-            metric.name, None, 0, total, unit=metric.unit, clusters=0, note="nothing was scored"
-        )
-    estimate = stats.mean(terms.values, terms.clusters, bounded=True)
-    return MetricValue(
-        name=metric.name,
-        value=100 * estimate.value,
-        n=estimate.n,
-        unscored=max(0, total - estimate.n),
-        ci95=None if estimate.ci is None else (100 * estimate.ci[0], 100 * estimate.ci[1]),
-        unit=metric.unit,
-        clusters=estimate.n_clusters,
-        method=estimate.method,
-    )

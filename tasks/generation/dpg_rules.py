@@ -68,12 +68,23 @@ class PictureScore:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An answer that a category holds: 1 or 0, parents not considered. `picture` counts from 0."""
+
+    item_id: str
+    picture: int
+    proposition_id: int
+    category: str
+    value: float
+
+
 @dataclass
 class Scores:
     """A run's figures. `l1`, `l2` and `overall` are percentages; `overall` is None for an empty mean.
 
     `images` is keyed by file name; `failed` names the files, and in `fixed` mode also the items, that
-    have no score, and `reasons` says why.
+    have no score, and `reasons` says why. `counted` are the answers behind the categories `l1` and `l2`.
     """
 
     images: dict[str, PictureScore] = field(default_factory=dict)
@@ -82,6 +93,7 @@ class Scores:
     l1: dict[str, float] = field(default_factory=dict)
     l2: dict[str, float] = field(default_factory=dict)
     overall: float | None = None
+    counted: list[Counted] = field(default_factory=list)
 
     def fail(self, name: str, reason: str) -> None:
         self.failed.append(name)
@@ -90,6 +102,11 @@ class Scores:
 
 class PictureError(ValueError):
     """A picture cannot be scored; it is left out and named."""
+
+
+def level_1_of(category: str) -> str:
+    """ "attribute" of "attribute - color"."""
+    return category.split("-")[0].strip()
 
 
 def official_items(rows: Sequence[Row]) -> Items:
@@ -159,7 +176,7 @@ def score_official(
     names in the folder, whatever they are.
     """
     return _score(
-        official_items(rows), pic_num, images, answers, counts_in_categories=lambda raw: raw[-1:]
+        official_items(rows), pic_num, images, answers, counts_in_categories=lambda n: range(n - 1, n)
     )
 
 
@@ -178,7 +195,7 @@ def score_fixed(
         pic_num,
         [name for name in pictures if first[item_of(name)] == name],
         answers,
-        counts_in_categories=lambda raw: raw,
+        counts_in_categories=range,
     )
     for name in pictures:
         if first[item_of(name)] != name:
@@ -198,10 +215,9 @@ def _score(
     pic_num: int,
     images: Iterable[str],
     answers: Answers,
-    counts_in_categories: Callable[[Raw], Raw],
+    counts_in_categories: Callable[[int], Sequence[int]],
 ) -> Scores:
     scores = Scores()
-    categories: dict[str, list[float]] = {}
     prompt_scores = []
     for name in images:
         try:
@@ -216,14 +232,20 @@ def _score(
                 # Too late to take the picture's score back: it counts and is named as failed.
                 if row.category is None:
                     raise PictureError(f"question {proposition_id} has no category")
-                for one in counts_in_categories(raw):
-                    categories.setdefault(row.category, []).append(one[proposition_id])
+                for number in counts_in_categories(len(raw)):
+                    value = raw[number][proposition_id]
+                    scores.counted.append(
+                        Counted(row.item_id, number, proposition_id, row.category, value)
+                    )
         except PictureError as error:
             scores.fail(name, str(error))
+    categories: dict[str, list[float]] = {}
+    for one in scores.counted:
+        categories.setdefault(one.category, []).append(one.value)
     scores.l2 = {name: _percent(categories[name]) for name in sorted(categories)}
     level_1: dict[str, list[float]] = {}
     for name, values in categories.items():
-        level_1.setdefault(name.split("-")[0].strip(), []).extend(values)
+        level_1.setdefault(level_1_of(name), []).extend(values)
     scores.l1 = {name: _percent(values) for name, values in level_1.items()}
     scores.overall = _percent(prompt_scores) if prompt_scores else None
     return scores

@@ -17,7 +17,8 @@ from evals.errors import InputError, JudgeError, MissingRequirementError
 from evals.judges.dummy import DummyJudge
 from evals.models.dummy import DummyModel
 from tasks.generation import dpg
-from tasks.generation.dpg import LEVEL_1, Dpg
+from tasks.generation.dpg import Dpg
+from tasks.generation.dpg_graph import LEVEL_1, LEVEL_2
 
 COLUMNS = ["item_id", "proposition_id", "dependency", "tuple", "question_natural_language"]
 
@@ -77,7 +78,7 @@ def test_without_the_question_file_one_line_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(dpg.QUESTIONS_VARIABLE, raising=False)
-    with pytest.raises(MissingRequirementError, match="curl -LO https.*then set BLIP3O_EVAL_DPG"):
+    with pytest.raises(MissingRequirementError, match="curl -LO https.*--data or set BLIP3O_EVAL_DPG"):
         Dpg().samples()
     other = tmp_path / "other.csv"
     other.write_text("item_id\n1\n")
@@ -96,7 +97,12 @@ def test_the_judge_is_asked_every_question_and_the_score_is_the_share_that_holds
     assert judge.asked == [f"Question {i} of {sample.id}?" for i in (1, 2, 3)] * 2
     assert [s.value for s in scores] == [0.0, 0.0]  # both others depend on question 1
     assert scores[0].reason == "not yes: 1"
-    assert scores[0].details == {"answers": {"1": "no", "2": "yes", "3": "yes"}}
+    assert scores[0].details["answers"] == {"1": "no", "2": "yes", "3": "yes"}
+    assert scores[0].details["questions"]["3"] == {
+        "text": f"Question 3 of {sample.id}?",
+        "tuple": "relation - spatial (x, 3)",
+        "parents": [1, 2],
+    }
     (last,) = task.score([item(sample)], Script(q3="No"))
     assert last.value == pytest.approx(2 / 3)
     with pytest.raises(JudgeError, match="answers questions about pictures"):
@@ -111,7 +117,9 @@ def test_figures_are_percentages_over_prompts_in_both_modes(task: Dpg) -> None:
             (score,) = task.score([item(sample, index)], judge)
             rows.append(ScoreRow(sample.id, index, sample.group, score))
     figures = {m.name: m.compute(rows) for m in task.metrics()}
-    assert list(figures) == ["overall", "official", *LEVEL_1]
+    assert list(figures)[:7] == ["overall", "official", *LEVEL_1]
+    assert list(figures)[7:12] == [f"official_{name}" for name in LEVEL_1]
+    assert len(figures) == 12 + len(LEVEL_2) and "relation_non_spatial" in figures
     assert figures["overall"].value == pytest.approx(100 * (1 + 1 / 3 + 2 / 3) / 3)
     assert figures["overall"].clusters == 3 and figures["overall"].n == 6
     assert figures["overall"].unit == "percent"
@@ -121,7 +129,39 @@ def test_figures_are_percentages_over_prompts_in_both_modes(task: Dpg) -> None:
     assert figures["attribute"].value == pytest.approx(200 / 3)
     assert figures["relation"].value == pytest.approx(200 / 3)
     assert figures["entity"].value == 100.0
+    assert figures["attribute_color"].value == figures["attribute"].value
+    # Official: the last picture of each prompt that did not fail.
+    assert figures["official_attribute"].value == 50.0 and figures["official_attribute"].n == 2
     assert figures["global"].value is None and figures["global"].note == "nothing was scored"
+
+
+class Broken(Script):
+    def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[Any]:
+        return [
+            ValueError("'maybe' is neither yes nor no") if q.split()[1] == "2" else "yes"
+            for q in questions
+        ]
+
+
+def test_a_picture_with_an_answer_that_cannot_be_read_is_unscored_and_says_so(task: Dpg) -> None:
+    (score,) = task.score([item(task.samples()[0])], Broken())
+    assert score.value is None
+    assert score.unscored_reason == "question 2: 'maybe' is neither yes nor no"
+    assert score.details["answers"] == {"1": "yes", "3": "yes"}
+    assert score.details["failed"] == "judge"  # counts against --max-errors
+
+
+def test_with_more_than_a_twentieth_of_the_pictures_unscored_there_is_no_overall(task: Dpg) -> None:
+    rows = [
+        ScoreRow(s.id, 0, s.group, task.score([item(s)], Broken() if n < 2 else Script())[0])
+        for n, s in enumerate(task.samples()[1:23])
+    ]
+    overall = task.metrics()[0]
+    almost = overall.compute(rows[1:])
+    assert almost.value == 100.0 and almost.unscored == 1 and almost.n == 20
+    refused = overall.compute(rows)
+    assert refused.value is None and refused.ci95 is None and overall.terms(rows) is None
+    assert refused.note == "not given: 2 of 22 pictures have no score, at most 5% may"
 
 
 def test_a_run_with_fakes_is_scored_and_reports_percentages(task: Dpg, tmp_path: Path) -> None:
