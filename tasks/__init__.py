@@ -47,5 +47,25 @@ TASKS = {
         "tasks.understanding.mmbench:MmBench",
         "1,164 multiple choice questions, each with its options in several orders (en, dev)",
     ),
+    "mme_stickers": (
+        "tasks.understanding.mme_stickers:MmeStickers",
+        "480 yes/no questions in pairs about sticker scenes, scored as MME",
+    ),
+    "vqa_stickers": (
+        "tasks.understanding.vqa_stickers:VqaStickers",
+        "391 open questions about sticker scenes, ten simulated annotators, scored as VQAv2",
+    ),
+    "mmmu_stickers": (
+        "tasks.understanding.mmmu_stickers:MmmuStickers",
+        "300 multiple choice questions about one or four sticker scenes, scored as MMMU",
+    ),
+    "caption_stickers": (
+        "tasks.understanding.caption_stickers:CaptionStickers",
+        "200 descriptions of sticker scenes: hallucinated objects (CHAIR) and object recall",
+    ),
+    "classify_stickers": (
+        "tasks.understanding.classify_stickers:ClassifyStickers",
+        "320 pictures of one sticker, to be named among 80 classes",
+    ),
 }
 """Name -> (where the class lies, one line about it); nothing is imported until it is asked for."""

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from evals.api import MetricValue, Sample, Score, ScoreItem, ScoreRow
@@ -64,6 +65,23 @@ def make(split: str, index: int, kinds: Sequence[str]) -> Scene:
 
     config = SceneConfig.level("easy", kinds=tuple((kind, 1.0) for kind in kinds))
     return make_scene(split, index, config)
+
+
+def make_counted(split: str, index: int, wanted: int) -> Scene:
+    """A scene of 1 to 4 objects of one class, `wanted` of them: the first such one from number 40 * index on."""
+    kind = "single_object" if wanted == 1 else "counting"
+    return next(
+        scene
+        for number in count(40 * index)
+        if len((scene := make(split, number, (kind,))).stickers) == wanted
+    )
+
+
+def balanced(index: int, n: int, *key: object) -> int:
+    """A number below `n` for each index, in random order and each equally often over every `n` of them."""
+    from blip3o.stickers.rng import Stream
+
+    return Stream(*key, index // n).shuffled(range(n))[index % n]
 
 
 class StickerQuestions(ABC):
