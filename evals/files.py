@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.checksums import is_sound, seal
+from evals.checksums import JSON_KEY, is_sound, seal
 from evals.errors import StoreError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -80,6 +80,10 @@ def json_problem(path: Path) -> str | None:
         return f"cannot be read ({error.strerror})"
     except (ValueError, RecursionError) as error:
         return f"damaged: {error}"
-    if not isinstance(value, dict) or not is_sound(value):
+    if not isinstance(value, dict):
+        return "damaged: it holds no JSON object"
+    if JSON_KEY not in value:
+        return "without a checksum: an earlier version wrote it, or it was edited"
+    if not is_sound(value):
         return "damaged: its checksum differs"
     return None
