@@ -14,7 +14,7 @@ typed ``Any`` here because this file imports neither library.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -298,6 +298,17 @@ class ImageEditor(ImageGenerator, Protocol):
 
 
 @runtime_checkable
+class PaidModel(Model, Protocol):
+    """A model whose outputs cost money."""
+
+    def announce(self, requests: Iterable[Any]) -> str:
+        """What these requests will cost, in one line, printed before ``load``. Raises UsageError if it is too much."""
+
+    def usage(self) -> Mapping[str, Any]:
+        """What this process asked for, JSON values for the manifest; "warnings" holds sentences for the report."""
+
+
+@runtime_checkable
 class Answerer(Model, Protocol):
     """Answers in text."""
 
@@ -352,7 +363,8 @@ class QuestionJudge(Judge, Protocol):
     """A judge that answers questions about images in text (DPG, VQAScore, WISE)."""
 
     def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[str]:
-        """One answer per (image, question) pair."""
+        """One answer per (image, question) pair; an Exception object in place of one that could not be
+        had or read. Pairs about one picture bring the same object: it need be encoded only once."""
 
 
 @runtime_checkable

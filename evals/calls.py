@@ -38,7 +38,10 @@ class Caller:
 
     ``splits`` describes the first ten calls that had to be made again in parts, ``num_splits`` counts
     them all. ``is_divisible=False`` (pictures that continue one noise stream) fails a batch whole.
+    ``is_here``: whether the calls are made in this process.
     """
+
+    is_here = True
 
     def __init__(
         self, call: Callable[[Sequence[Any]], Sequence[Any]], is_divisible: bool = True

@@ -36,6 +36,10 @@ _MODELS = {
         "any text-to-image pipeline, diffusers:FOLDER or diffusers:owner/name",
     ),
     "images": ("evals.models.images:create", "pictures already made, images:DIR, in a known layout"),
+    "openai": (
+        "evals.models.openai:create",
+        "the images endpoint of OpenAI or of a server that speaks its protocol, openai:MODEL",
+    ),
     "copy-source": ("evals.models.copy_source:create", "the source picture of an edit, unchanged (baseline)"),
     "tiny": ("evals.models.blip3o:create_tiny", "random weights (tests only)"),
     "dummy": ("evals.models.dummy:create", "fake pictures from a hash of the prompt (tests only)"),
@@ -45,6 +49,18 @@ _JUDGES = {
     "mask2former": (
         "evals.judges.detector:create",
         "GenEval's judge for real pictures: Mask2Former and CLIP colours",
+    ),
+    "inception": ("evals.judges.features:create_inception", "Inception features of picture sets (FID, KID, IS)"),
+    "effnetlite0": ("evals.judges.features:create_effnetlite0", "EfficientNet-Lite0 features of picture sets"),
+    "sticker-features": ("evals.judges.features:create_stickers", "features of sets of sticker pictures"),
+    "blip-vqa": (
+        "evals.judges.blip_vqa:create",
+        "BLIP-VQA answers questions about photographs (blip-vqa:FOLDER or a hub id)",
+    ),
+    "vlm": ("evals.judges.vlm:create", "any model that answers questions, vlm:MODEL, read as yes or no"),
+    "openai-vlm": (
+        "evals.judges.vlm_endpoint:create",
+        "a vision-language model behind an endpoint, openai-vlm:MODEL",
     ),
     "dummy": ("evals.judges.dummy:create", "scripted verdicts (tests only)"),
 }

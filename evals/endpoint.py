@@ -20,11 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evals.errors import EvalError, MissingRequirementError, UsageError, shown
-from evals.http_transport import Reply, Transport, TransportError, reach
+from evals.http_transport import LOCAL, Reply, Transport, TransportError, reach
 from evals.redact import MARK, redact
 
 NO_KEY = "none"  # in place of the name of a variable
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _OUTAGE_AFTER = 16  # requests in a row that were given up, none answered between them
 _REACH_WITHIN_S = 5.0
@@ -47,9 +46,9 @@ class StoppedError(RequestError):
 
 
 class _PassingError(Exception):
-    def __init__(self, message: str, wait_s: float | None = None) -> None:
+    def __init__(self, message: str, wait_s: float | None = None, was_served: bool = False) -> None:
         super().__init__(message)
-        self.wait_s = wait_s
+        self.wait_s, self.was_served = wait_s, was_served
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ def read_key(variable: str) -> str | None:
 class Endpoint:
     """POST of JSON to an endpoint, from any number of threads.
 
-    ``retries`` counts requests that were sent again, ``unanswered`` those of them that may have been
-    worked on and charged all the same: they were sent, and no whole answer came.
+    ``retries`` counts requests that were sent again, ``unanswered`` attempts that may have been worked on and
+    charged all the same: they were sent, and no whole answer came.
     """
 
     def __init__(self, base_url: str, key: str | None, limits: Limits = Limits()) -> None:
@@ -129,7 +128,7 @@ class Endpoint:
     def sends_key_in_clear(self) -> bool:
         """Whether the key travels unencrypted to another machine."""
         parts = urlsplit(self.base_url)
-        return self._key is not None and parts.scheme == "http" and parts.hostname not in _LOCAL
+        return self._key is not None and parts.scheme == "http" and parts.hostname not in LOCAL
 
     def check_reachable(self) -> None:
         """Raises MissingRequirementError when nothing answers at the address."""
@@ -152,23 +151,29 @@ class Endpoint:
     def get_bytes(self, url: str) -> bytes:
         """What lies at an address that an answer named; the key is not sent along."""
         self._check_place(url)
-        return self._persist(lambda: self._read_bytes(self._transport.exchange("GET", url, {})))
+        return self._persist(
+            lambda: self._read_bytes(self._transport.exchange("GET", url, {})), is_paced=False
+        )
 
-    def stop(self) -> None:
-        """End every request that waits or is under way, for good."""
+    def stop(self, hang_up: bool = True) -> None:
+        """No request starts or waits any longer; ``hang_up`` also ends those that are under way."""
         self._pace.stop()
-        self._transport.abort()
+        if hang_up:
+            self._transport.abort()
 
     # -- trying again -------------------------------------------------------------------------
 
-    def _persist(self, attempt: Callable[[], Any]) -> Any:
+    def _persist(self, attempt: Callable[[], Any], is_paced: bool = True) -> Any:
         number = 0
         while True:
-            self._pace.wait()
+            if is_paced:
+                self._pace.wait()
             try:
                 value = attempt()
             except _PassingError as error:
                 problem, wait_s = str(error), error.wait_s
+                with self._lock:
+                    self.unanswered += error.was_served
             except TransportError as error:
                 problem, wait_s = str(error), None
                 with self._lock:
@@ -217,9 +222,9 @@ class Endpoint:
         try:
             value = json.loads(reply.body)
         except (ValueError, RecursionError):
-            raise _PassingError("the answer is no JSON") from None
+            raise _PassingError("the answer is no JSON", was_served=True) from None
         if not isinstance(value, dict):
-            raise _PassingError("the answer is no JSON object")
+            raise _PassingError("the answer is no JSON object", was_served=True)
         return value
 
     def _read_bytes(self, reply: Reply) -> bytes:

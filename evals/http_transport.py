@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 _CHUNK = 2**16
 _PORTS = {"http": 80, "https": 443}
 USER_AGENT = "blip3o-eval"
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class TransportError(Exception):
@@ -118,7 +119,7 @@ def _open(
     host, port = url.hostname or "", url.port or _PORTS[url.scheme]
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     proxy = urllib.request.getproxies().get(url.scheme)
-    if not proxy or urllib.request.proxy_bypass(host):
+    if not proxy or host in LOCAL or urllib.request.proxy_bypass(host):
         if url.scheme == "https":
             return _secure(host, port, timeout_s), target, {}
         return http.client.HTTPConnection(host, port, timeout=timeout_s), target, {}

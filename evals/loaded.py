@@ -51,6 +51,7 @@ def loaded_calls(
     if attempts.is_suspicious or timeout_s is not None:
         worker = Worker(load_it, call, timeout_s=timeout_s, in_child=store.close)
     caller = Caller(worker or call, is_divisible)
+    caller.is_here = worker is None
     try:
         device = worker.start() if worker else load_it()
         if phase == "generate":

@@ -34,9 +34,13 @@ def read_picture(path: Path, name: str) -> Image.Image | EncodedPicture:
     Args: name: what error messages call it.
     Raises: PictureError for a file that is missing, cut short, too large, of another kind, or not plainly RGB.
     """
+    return parse_picture(_bytes(path, name), name)
+
+
+def parse_picture(data: bytes, name: str) -> Image.Image | EncodedPicture:
+    """The same for the bytes of a file. Raises PictureError."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    data = _bytes(path, name)
     try:
         with _open(data) as image:
             _check_kind(image, name)

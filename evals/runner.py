@@ -11,24 +11,24 @@ import hashlib
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from evals import config as configs
 from evals import fingerprint as fingerprints
 from evals import publish, readymade, requirements, unfinished
-from evals.api import Judge, Model, Task
+from evals.api import Judge, Model, PaidModel, Task
 from evals.config import RunConfig
 from evals.errors import EvalError, LockedError, StoreError, UsageError
 from evals.files import NotWritableError, json_problem, write_json, writing
-from evals.generate import generate_outputs
+from evals.generate import generate_outputs, make_request
 from evals.jsonl import Scan
 from evals.loaded import loaded_calls
 from evals.lookup import find_judge, find_metrics, find_model, find_task
 from evals.manifest import new_manifest
 from evals.outcome import Run, RunOptions, problem_of
-from evals.plan import Plan, cut, spread_evenly
+from evals.plan import Batch, Plan, cut, spread_evenly
 from evals.progress import Progress
 from evals.results import load
 from evals.scoring import compute_results, read_scores, score_outputs
@@ -305,6 +305,7 @@ class Prepared:
         pending = whole_batches(plan, outputs, shard)
         if not pending:
             return
+        self._announce(plan, pending)
         self.store.drop_scores(plan, self._judge_batch_size, pending)
         mine = sum(len(b) for b in plan.batches(shard))
         left = sum(len(b) for b in pending)
@@ -346,6 +347,24 @@ class Prepared:
                     self.session.note(read=left, read_s=seconds)
                 else:
                     self.session.note(generated=left, generate_s=seconds)
+                self._note_usage(caller.is_here)
+
+    def _announce(self, plan: Plan, pending: Iterable[Batch]) -> None:
+        """Say what the pending outputs will cost. Raises UsageError when that is more than was allowed."""
+        if isinstance(self.model, PaidModel):
+            positions = (position for batch in pending for position in batch.positions)
+            kind = self.task.kind
+            self._say(self.model.announce(make_request(plan, p, self.config, kind) for p in positions))
+
+    def _note_usage(self, is_here: bool) -> None:
+        """Keep what was asked for; a child process (``is_here`` False) has counted for itself alone."""
+        if not isinstance(self.model, PaidModel) or not is_here:
+            return
+        usage = dict(self.model.usage())
+        news = [w for w in usage.pop("warnings", ()) if w not in self.store.manifest["warnings"]]
+        self.session.note(usage=usage)
+        if news:
+            self.store.update_manifest(lambda m: m["warnings"].extend(news))
 
     # -- scoring ------------------------------------------------------------------------------
 

@@ -1,12 +1,38 @@
-"""Tiny random diffusers pipelines of three families, built from configurations, without a network."""
+"""Tiny random diffusers pipelines of three families, built from configurations, and an images endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def _import_beside(name: str) -> Any:
+    """A module of helpers in this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_images_server = _import_beside("images_server")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A fresh endpoint, with its key in the environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", _images_server.KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    wanted = _images_server.ImagesServer()
+    running = wanted.start()
+    yield wanted
+    running.shutdown()
+    running.server_close()
 
 
 def _clip_tokenizer() -> Any:
