@@ -147,7 +147,9 @@ def class_order(id2label: Any) -> tuple[str, ...]:
         found.append(known.get(plain.replace(" ", ""), ""))
     if len(labels) != NUM_CLASSES or sorted(found) != sorted(CLASSES):
         strange = next((n for n, f in zip(names, found, strict=True) if not f), None)
-        problem = f"{shown(strange)} is none of them" if strange else f"it has {len(labels)} classes"
+        problem = f"{shown(strange)} is none of them"
+        if len(labels) != NUM_CLASSES or strange is None:
+            problem = f"it has {len(labels)} classes"
         raise UsageError(f"the detector must know COCO's 80 classes: {problem} (id2label of config.json)")
     return tuple(found)
 
