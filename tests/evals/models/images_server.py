@@ -123,8 +123,8 @@ def error(status: int, message: str = "", code: str | None = None, **headers: st
 
 def serve(handler: Any, asked: Asked, number: int) -> None:
     width = int(asked.body.get("size", "16x16").split("x")[0])
-    reply(200, b64(picture_of(asked.body["prompt"], number, width)))(handler, asked, number)
     handler.owner().served.append(asked.body["prompt"])
+    reply(200, b64(picture_of(asked.body["prompt"], number, width)))(handler, asked, number)
 
 
 def raw(data: bytes, kind: str = "application/json", **headers: str) -> Any:
