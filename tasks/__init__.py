@@ -15,6 +15,14 @@ TASKS = {
         "tasks.generation.dpg_stickers:DpgStickers",
         "200 dense captions of sticker scenes, a graph of questions about each, judged by a detector",
     ),
+    "fid": (
+        "tasks.generation.fid:Fid",
+        "distance of the pictures to real ones: MJHQ-30K, COCO captions, or any caption list",
+    ),
+    "fid_stickers": (
+        "tasks.generation.fid_stickers:FidStickers",
+        "distance of 1,000 pictures to real sticker scenes, by features of a sticker classifier",
+    ),
     "edit_stickers": (
         "tasks.generation.edit_stickers:EditStickers",
         "240 edits of sticker scenes by instruction, judged by a detector",

@@ -19,6 +19,7 @@ COMMANDS = {
     "rescore": ("evals.cli.rescore", "Judge the outputs of a run again, in a folder of its own."),
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
     "power": ("evals.cli.power", "Which difference a run can show, and what size one needs."),
+    "fid": ("evals.cli.fid", "FID, KID, IS, precision and recall of a folder of pictures."),
     "judge": ("evals.cli.judge", "How far a judge can be trusted: judge agree."),
     "report": ("evals.cli.report", "Write the HTML report of finished runs."),
     "export": ("evals.cli.export", "Figures as csv, markdown, latex, model-index or lmms-eval JSON."),
@@ -26,6 +27,7 @@ COMMANDS = {
     "track": ("evals.cli.track", "Log runs to MLflow whose logging failed: track sync."),
     "config": ("evals.cli.config", "Show settings and their origin, or the schema of settings files."),
     "list": ("evals.cli.list", "List tasks, models, judges or metrics."),
+    "convert-mmdet": ("evals.cli.convert_mmdet", "Convert the weights of GenEval's own detector."),
     "doctor": ("evals.cli.doctor", "Check the installation, bundled weights, disk and tracking."),
 }
 
