@@ -64,14 +64,15 @@ class CaptionStickers(StickerQuestions):
     }
 
     def ask(self) -> Sequence[Asked]:
-        found = []
+        found, prompt = [], PROMPT + self.prompt_end
         for group, kinds in _SCENES.items():
             for split in SPLITS:
                 for index in range(PICTURES):
                     scene = make(split, index, kinds)
                     picture = f"{group}-{split}-{index:04d}"
                     shown = list(dict.fromkeys(s.class_name for s in scene.stickers))
-                    found.append(Asked(picture, group, PROMPT, picture, (scene,), {"shown": shown}))
+                    record = {"shown": shown}
+                    found.append(Asked(picture, group, prompt, picture, (scene,), record))
         return found
 
     def verdict(self, record: Mapping[str, Any], answer: str) -> Score:

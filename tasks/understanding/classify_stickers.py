@@ -23,7 +23,7 @@ from tasks.understanding.metrics import Mean, in_group, unparsed_share
 from tasks.understanding.stickers_base import WORTH, Asked, Chance, StickerQuestions, make
 from tasks.understanding.stickers_words import classes_named
 
-PROMPT = "What object does the picture show?\nAnswer the question using a single word or phrase."
+PROMPT = "What object does the picture show?"
 
 # Group -> split and kind of scene.
 _SCENES = {
@@ -58,7 +58,7 @@ class ClassifyStickers(StickerQuestions):
     def ask(self) -> Sequence[Asked]:
         from blip3o.stickers.names import CLASSES
 
-        found = []
+        found, prompt = [], PROMPT + self.prompt_end
         for group, (split, kind) in _SCENES.items():
             first: dict[str, Any] = {}
             for index in count():
@@ -70,7 +70,7 @@ class ClassifyStickers(StickerQuestions):
                 picture = f"{group}-{name.replace(' ', '_')}"
                 record = {"class": name, "color": first[name].stickers[0].color}
                 chance = 1 / len(CLASSES)
-                found.append(Asked(picture, group, PROMPT, picture, (first[name],), record, chance))
+                found.append(Asked(picture, group, prompt, picture, (first[name],), record, chance))
         return found
 
     def verdict(self, record: Mapping[str, Any], answer: str) -> Score:

@@ -37,7 +37,7 @@ PERCEPTION = (
 COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 PAIR_POINTS = 200.0
 
-REQUEST = " Please answer yes or no."
+_REQUEST = " Please answer yes or no."
 _PROMPT_END = "\nAnswer the question using a single word or phrase."
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -109,7 +109,7 @@ class Mme(QuestionTask[Question]):
         return f"{doc.category}/{doc.question_id}"  # a picture counts with both of its questions
 
     def prompt(self, doc: Question) -> str:
-        return doc.question.strip().replace(REQUEST, "") + _PROMPT_END
+        return doc.question.strip().replace(_REQUEST, "") + _PROMPT_END
 
     def identity(self, doc: Question, number: int) -> tuple[str, str]:
         # Both questions about a picture carry its id; a row's place tells them apart.

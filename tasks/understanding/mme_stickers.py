@@ -24,7 +24,7 @@ from evals.api import Metric, MetricValue, Score, ScoreRow, Terms
 from evals.recorded import Field
 from tasks.generation.geneval import Half
 from tasks.understanding.metrics import Mean, to_value, unparsed_share, unscored
-from tasks.understanding.mme import REQUEST, Mme, Points, Question
+from tasks.understanding.mme import Mme, Points, Question
 from tasks.understanding.stickers_base import SPLITS, WORTH, Asked, StickerQuestions, make, placed
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ class MmeStickers(StickerQuestions, Mme):
         for place, q in enumerate(draw.shuffled([q for q in mine if q.pair == pair]), start=1):
             record = {
                 "question_id": picture,
-                "question": q.question + REQUEST,
+                "question": q.question,
                 "answer": q.answer.capitalize(),
                 "category": category,
             }
-            doc = Question(picture, q.question + REQUEST, q.answer, category)
+            doc = Question(picture, q.question, q.answer, category)
             asked.append(
                 Asked(
                     id=f"{picture}-{place}",
@@ -105,6 +105,9 @@ class MmeStickers(StickerQuestions, Mme):
                 )
             )
         return asked
+
+    def prompt(self, doc: Question) -> str:
+        return doc.question + self.prompt_end
 
     def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
         return self.judge(self.read(Field(dict(record), "sample")), answer)

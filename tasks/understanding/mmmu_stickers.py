@@ -10,7 +10,7 @@ Scorer: that of `mmmu`: a letter is looked for; an answer without one is wrong a
 Worth: figures about sticker scenes only. `chance` is 0.25. Counts are never kept out of training: `seen_half` and
 `unseen_half` leave out `count` and `most_objects`.
 
-Version 1. As in `mmmu`, pictures are given in the order of their marks (`<image 1>`), which stay in the text.
+Version 1. Pictures are given in the order in which the options number them; the text has no marks for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.api import Metric, Score
 from evals.recorded import Field
-from tasks.choices import letters_of
+from tasks.choices import lettered, letters_of
 from tasks.generation.geneval import Half
 from tasks.understanding.metrics import Mean, in_group, unparsed_share
 from tasks.understanding.mmmu import CHOICE, AccuracyWithDraws, Mmmu, Question
@@ -56,7 +56,6 @@ _SCENES: Mapping[str, tuple[str, ...]] = {
 }
 SUBJECTS = tuple(_SCENES)
 IN_BOTH_HALVES = ("object", "color", "position", "which_picture")
-_MARKS = " ".join(f"<image {number}>" for number in range(1, 5))
 
 
 class MmmuStickers(StickerQuestions, Mmmu):
@@ -103,6 +102,9 @@ class MmmuStickers(StickerQuestions, Mmmu):
         prompt = self.prompt(self.read(Field(record, name)))
         return Asked(name, subject, prompt, name, tuple(scenes), record, 1 / len(options))
 
+    def prompt(self, doc: Question) -> str:
+        return f"{doc.question}\n{lettered(doc.options)}{self.prompt_end}"
+
     def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
         return self.judge(self.read(Field(dict(record), "sample")), answer)
 
@@ -138,7 +140,7 @@ def _about_one(split: str, index: int, subject: str, place: int) -> Made:
     asked = next(q for q in questions(scene) if q.kind == "choice" and q.aspect == subject)
     options, right = list(asked.choices), LETTERS.index(asked.answer)
     options[right], options[place] = options[place], options[right]
-    return [scene], f"<image 1>\n{asked.question}", options
+    return [scene], asked.question, options
 
 
 def _count(split: str, index: int, subject: str, place: int) -> Made:
@@ -151,7 +153,7 @@ def _count(split: str, index: int, subject: str, place: int) -> Made:
     wrong = Stream(subject, split, index).shuffled([k for k in COUNT_WORDS if k != number])
     options = [COUNT_WORDS[k] for k in (*wrong[:place], number, *wrong[place:])]
     name = plural(scene.stickers[0].class_name)
-    return [scene], f"<image 1>\nHow many {name} does the picture show?", options
+    return [scene], f"How many {name} does the picture show?", options
 
 
 def _which_picture(split: str, index: int, subject: str, place: int) -> Made:
@@ -169,7 +171,7 @@ def _which_picture(split: str, index: int, subject: str, place: int) -> Made:
             others.append(scene)
     what = prompt(right).removeprefix("a photo of ")
     scenes = (*others[:place], right, *others[place:])
-    return scenes, f"{_MARKS}\nWhich of the four pictures shows {what}?", PICTURES
+    return scenes, f"Which of the four pictures shows {what}?", PICTURES
 
 
 def _shows_all(scene: Scene, wanted: Scene) -> bool:
@@ -189,7 +191,7 @@ def _most_objects(split: str, index: int, subject: str, place: int) -> Made:
     fewer = Stream(subject, split, index).shuffled((1, 2, 3))
     numbers = (*fewer[:place], 4, *fewer[place:])
     scenes = [make_counted(split, 1000 + index, number) for number in numbers]
-    return scenes, f"{_MARKS}\nWhich of the four pictures shows the most objects?", PICTURES
+    return scenes, "Which of the four pictures shows the most objects?", PICTURES
 
 
 _MAKERS = {"count": _count, "which_picture": _which_picture, "most_objects": _most_objects}

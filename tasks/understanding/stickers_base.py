@@ -5,6 +5,10 @@ from the counter-based streams of `blip3o.stickers`, so they are the same on eve
 Scenes are of level easy, from splits that training does not use. `test_seen` shows nothing that was kept out of
 training; everything in `test_unseen` shows a (class, colour) pair, a pair of classes or a relation that was. The two
 halves are reported apart.
+
+Questions are asked in the words in which models of this world are trained, without a line that asks for a short
+answer: a small model that never read such a line takes it for a caption. For models that answer in sentences a
+subclass sets `prompt_end` to one.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from evals.api import MetricValue, Sample, Score, ScoreItem, ScoreRow
 from tasks.understanding.metrics import unscored
@@ -87,8 +91,10 @@ def balanced(index: int, n: int, *key: object) -> int:
 class StickerQuestions(ABC):
     """The part of a task that makes samples from scenes and adds to each score where it comes from."""
 
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
+    prompt_end: ClassVar[str] = ""
+    """Appended to every question; a subclass with another one needs a name of its own."""
+    max_new_tokens: ClassVar[int | None]
+    stop: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def ask(self) -> Sequence[Asked]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from evals.api import Metric, Score
 from evals.recorded import Field
 from tasks.generation.geneval import Half
-from tasks.understanding.annotated import PROMPT_END, Question, accuracy
+from tasks.understanding.annotated import Question, accuracy
 from tasks.understanding.metrics import Mean, in_group, unparsed_share
 from tasks.understanding.stickers_base import (
     SPLITS,
@@ -131,11 +131,14 @@ class VqaStickers(StickerQuestions, Vqav2):
             ],
             "answer_type": kind,
         }
-        golds = self.read(Field(record, name)).golds
-        assert golds is not None
-        guesses = [accuracy(self.normalise(guess), golds) for guess in allowed(kind)]
+        doc = self.read(Field(record, name))
+        assert doc.golds is not None
+        guesses = [accuracy(self.normalise(guess), doc.golds) for guess in allowed(kind)]
         chance = round(sum(guesses) / len(guesses), 6)
-        return Asked(name, kind, text + PROMPT_END, picture, (scene,), record, chance)
+        return Asked(name, kind, self.prompt(doc), picture, (scene,), record, chance)
+
+    def prompt(self, doc: Question) -> str:
+        return doc.question + self.prompt_end
 
     def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
         return self.judge(self.read(Field(dict(record), "sample")), answer)
