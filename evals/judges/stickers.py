@@ -10,6 +10,7 @@ from typing import Any
 
 from evals.api import Detection, Identity, ModelOptions
 from evals.errors import ConfigError, JudgeError, UsageError, shown
+from evals.judges.pairs import unique_pictures
 
 DOMAIN = "stickers"
 
@@ -85,16 +86,14 @@ class StickersJudge:
                     "judge 'stickers' answers the questions of dpg_stickers only, which say what they ask for; got "
                     f"{shown(question)}: choose a VQA judge with --judge"
                 )
-        if len(images) != len(questions):
-            raise UsageError(f"{len(images)} images with {len(questions)} questions: give pairs")
         if self._judge is None:
             self.load()
-        pictures = {id(image): image.convert("RGB") for image in images}
-        found = dict(zip(pictures, self._judge.find(list(pictures.values())), strict=True))
-        pixels = {key: np.asarray(picture) for key, picture in pictures.items()}
+        pictures, numbers = unique_pictures(images, questions)
+        found = self._judge.find(pictures)
+        pixels = [np.asarray(picture) for picture in pictures]
         return [
-            "yes" if holds(question.fact, found[id(image)], pixels[id(image)]) else "no"  # type: ignore[attr-defined]
-            for image, question in zip(images, questions, strict=True)
+            "yes" if holds(question.fact, found[n], pixels[n]) else "no"  # type: ignore[attr-defined]
+            for n, question in zip(numbers, questions, strict=True)
         ]
 
 
