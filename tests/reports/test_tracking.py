@@ -309,6 +309,7 @@ def test_a_database_that_another_program_has_locked_costs_a_warning(
     assert tracking.log_run(run_copy, previous=record)["status"] == "logged"
 
 
+@pytest.mark.slow  # MLflow waits 40 s of its own
 def test_a_database_locked_half_way_costs_a_warning(database, run_copy, monkeypatch):
     monkeypatch.setattr(tracking_db, "BUSY_TIMEOUT_S", 0.2)
     write = tracking._log_values
