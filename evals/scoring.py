@@ -27,6 +27,7 @@ FAILED = "failed"  # key in details: "output" or "judge"; such rows count agains
 
 
 ROWS_IN_MEMORY = 20_000  # up to here all scores are held at once: metrics pass over them many times
+BYTES_IN_MEMORY = 64 * 2**20  # and unless they are larger, as where scores hold a picture's features
 
 
 def score_outputs(
@@ -112,7 +113,7 @@ def compute_results(
             m is not None and m["is_test_double"] for m in (manifest["model"], manifest["judge"])
         ),
         "deviations": manifest["deviations"],
-        "warnings": manifest["warnings"],
+        "warnings": [*manifest["warnings"], *_task_warnings(task, rows)],
         **({"parent": manifest["parent"]} if manifest.get("parent") else {}),
         "metrics": {m.name: metric_to_json(m) for m in metrics},
         "groups": {
@@ -123,6 +124,12 @@ def compute_results(
         "judge_accuracy": (manifest["judge"] or {}).get("accuracy", {}),
         "timing": dict(timing),
     }
+
+
+def _task_warnings(task: Task, rows: Sequence[ScoreRow]) -> list[str]:
+    """What the task's optional ``warnings(rows)`` says about all scores of a run."""
+    warn = getattr(task, "warnings", None)
+    return list(warn(rows)) if warn is not None else []
 
 
 def _short(source: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -201,6 +208,7 @@ class ScoreTable(Sequence[ScoreRow]):
 
 
 def read_scores(scores: Scan) -> Sequence[ScoreRow]:
-    """All scores of a finished scan in plan order; from ``ROWS_IN_MEMORY`` rows on they stay on disk."""
+    """All scores of a finished scan in plan order; many of them, or large ones, stay on disk."""
     table = ScoreTable(scores)
-    return list(table) if len(table) <= ROWS_IN_MEMORY else table
+    size = sum(file.stat().st_size for file in scores.files)
+    return list(table) if len(table) <= ROWS_IN_MEMORY and size <= BYTES_IN_MEMORY else table

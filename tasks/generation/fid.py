@@ -17,6 +17,7 @@ Version 1.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -111,4 +112,5 @@ class Fid(FidTask):
             found = load(data.ready)
             judge.recipe.refuse_other(found.recipe, str(data.ready))
             return found
-        return statistics_of(data.pictures, data.root, judge, data.picture_groups)
+        is_quiet = not logging.getLogger("evals").isEnabledFor(logging.WARNING)  # -q
+        return statistics_of(data.pictures, data.root, judge, data.picture_groups, is_quiet)
