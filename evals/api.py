@@ -396,9 +396,10 @@ class Task(Protocol):
     outputs per sample. ``card`` holds what a report prints: "measures", "paper", "data", "licence",
     "scorer", "worth". A changed prompt, split or scorer raises ``version``.
 
-    Two further members are optional. A constructor with an argument ``data`` takes the path of
-    ``--data``. ``judge_methods`` names what its judge must be able to do (``("ask",)``,
-    ``("detect",)``): a judge that cannot is refused before anything is generated.
+    Three further members are optional. A constructor with an argument ``data`` takes the path of
+    ``--data``. ``warnings(rows)`` returns sentences about all scores of a run that a reader has to know.
+    ``judge_methods`` names what its judge must be able to do (``("ask",)``, ``("detect",)``): a judge that
+    cannot is refused before anything is generated.
     """
 
     name: str

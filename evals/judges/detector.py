@@ -4,7 +4,8 @@
     --judge mask2former:FOLDER               any folder, such as the one that `convert-mmdet` made (official)
     --judge mask2former:FOLDER,clip=FILE     further arguments after a comma, or as --set judge.args.clip=FILE
 
-Scores of two detectors, or of two precisions, are scores of two judges: label, digests and settings are the identity.
+Scores of two detectors, or of two precisions, are scores of two judges: the label is part of the name, and weights,
+precision and padding are part of the digest.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ class DetectorJudge:
         self._watch = DetectionWatch()
         self.device = "unknown"
         self.identity = Identity(
-            name="mask2former",
+            name=f"mask2former:{self._weights.label}",
             version="1",
-            digest=joint_digest(self._weights.digest, self._clip.digest),
+            digest=joint_digest(self._weights.digest, self._clip.digest, *_unusual(arguments)),
             domain=DOMAIN,
             settings={
                 "detector": self._weights.label,
@@ -214,6 +215,14 @@ def counted(row: Sequence[Detection], asked: set[str]) -> list[int]:
         last = np.float32(row[places[min(len(places), COLOR_COUNT) - 1]].score)
         chosen += [j for j in places if np.float32(row[j].score) >= last]
     return sorted(chosen)
+
+
+def _unusual(arguments: DetectorArguments) -> list[str]:
+    """Settings that change verdicts, where they are not the default: with them it is another judge."""
+    default = DetectorArguments()
+    names = ("dtype", "clip_dtype", "padding")
+    pairs = ((name, getattr(arguments, name), getattr(default, name)) for name in names)
+    return [f"{name}={value}" for name, value, usual in pairs if value != usual]
 
 
 def _find_both(arguments: DetectorArguments) -> tuple[DetectorWeights, ClipWeights]:

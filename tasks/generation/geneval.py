@@ -48,6 +48,8 @@ TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_
 
 
 TWO_OBJECT_TAGS = ("two_object", "position", "color_attr")
+MIN_PICTURES = 50
+"""Fewer say nothing about whether the judge sees."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,24 @@ class GenEval:
             Half(MeanOfGroups(TWO_OBJECT_TAGS, name="seen_half"), is_held_out=False),
             Half(MeanOfGroups(TWO_OBJECT_TAGS, name="unseen_half"), is_held_out=True),
             *by_pixels,
+        ]
+
+    def warnings(self, rows: Sequence[ScoreRow]) -> list[str]:
+        """Says when implausibly many pictures hold no object at all.
+
+        A detector that fails without an error (weights of another architecture, a GPU build that is missing) finds
+        nothing, and its verdicts look like those on a very bad model. Counting prompts are left out: their
+        threshold of 0.9 leaves many pictures without a detection.
+        """
+        details = (row.score.details for row in rows if row.group != "counting")
+        has_object = [bool(d["detections"]) for d in details if "detections" in d]
+        if len(has_object) < MIN_PICTURES or sum(has_object) >= len(has_object) / 2:
+            return []
+        empty = 1 - sum(has_object) / len(has_object)
+        return [
+            f"the judge found no object in {empty:.0%} of {len(has_object)} pictures, though each prompt names one: "
+            "either they show nothing, or the judge's weights or device are at fault. Look at the pictures before "
+            "believing the figures"
         ]
 
     def notes_on_recorded(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -107,7 +107,7 @@ def test_half_precision_is_near_and_another_judge(
     spec = f"{detector_folder},clip={clip_folder},self_test=false,dtype={dtype},clip_dtype={dtype}"
     half = create(spec, options)
     assert half.identity.settings["dtype"] == half.identity.settings["clip_dtype"] == dtype
-    assert half.identity.settings != judge.identity.settings
+    assert half.identity.digest != judge.identity.digest
     (exact,), (rough,) = (j.detect(pictures[:1], [["carrot"]]) for j in (judge, half))
     assert abs(exact[0].score - rough[0].score) < 0.2
     assert {one.class_name for one in exact[:3]} & {one.class_name for one in rough[:3]}
@@ -117,8 +117,9 @@ def test_identity_names_both_networks(
     judge, detector_folder, clip_folder, make_tiny_detector, make_tiny_clip, tmp_path, options
 ):
     identity = judge.identity
-    assert (identity.name, identity.domain) == ("mask2former", "photos")
-    assert identity.settings["detector"].startswith("custom-")
+    label = identity.settings["detector"]
+    assert label.startswith("custom-")
+    assert (identity.name, identity.domain) == (f"mask2former:{label}", "photos")
     other_clip = create(f"{detector_folder},clip={make_tiny_clip(tmp_path / 'c', seed=1)}", options)
     other = create(f"{make_tiny_detector(tmp_path / 'd', seed=1)},clip={clip_folder}", options)
     assert len({identity.digest, other_clip.identity.digest, other.identity.digest}) == 3

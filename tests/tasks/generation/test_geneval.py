@@ -173,3 +173,17 @@ def test_the_halves_hold_the_prompts_with_two_objects_and_nothing_of_real_models
     assert figures["unseen_half"].value == 0.0 and figures["unseen_half"].n == 3
     real = {m.name: m.compute(rows({tag: [1.0] for tag in tags})) for m in GenEval().metrics()}
     assert real["seen_half"].value is None and real["unseen_half"].value is None
+
+
+def test_implausibly_few_detections_are_a_warning() -> None:
+    def rows(found: int, empty: int, tag: str = "colors") -> list[ScoreRow]:
+        details = [{"detections": {"dog": [[0, 0, 1, 1, 0.9]]}}] * found + [{"detections": {}}] * empty
+        return [ScoreRow(str(i), 0, tag, Score(0.0, details=d)) for i, d in enumerate(details)]
+
+    task = GenEval()
+    (warning,) = task.warnings(rows(20, 80))
+    assert "found no object in 80% of 100 pictures" in warning
+    assert task.warnings(rows(50, 50)) == task.warnings(rows(0, 49)) == []
+    assert task.warnings(rows(0, 90, "counting") + rows(60, 0)) == []  # its threshold is 0.9
+    unscored = [ScoreRow("x", 0, "colors", Score.unscored("judge failed"))] * 90
+    assert task.warnings(unscored) == []
