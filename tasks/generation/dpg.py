@@ -4,7 +4,7 @@ Measures: faithfulness to long prompts. 1,065 prompts of 67 words on average, 4 
 answers a graph of yes/no questions about every picture.
 Paper: Hu et al., ELLA, arXiv:2403.05135; questions in the manner of DSG, arXiv:2310.18235.
 Data: TencentQQGYLab/ELLA, commit 3c228f1, Apache-2.0. The prompts are bundled; the question file
-(`dpg_bench/dpg_bench.csv`, git blob 98457fc9) is the user's: `BLIP3O_EVAL_DPG_QUESTIONS` names it.
+(`dpg_bench/dpg_bench.csv`, git blob 98457fc9) is the user's: `--data` or `BLIP3O_EVAL_DPG_QUESTIONS` names it once.
 Scorer: `dpg_bench/compute_dpg_bench.py` of that commit, written anew in `dpg_rules` and compared with
 recorded figures of the original. Its judge is mPLUG-large (VQA); a result names its judge, and
 results of two judges do not compare.
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.api import Sample, TaskKind
 from evals.errors import InputError, MissingRequirementError
+from evals.remembered import remember_path, remembered_path
 from tasks.generation import dpg_rules as rules
 from tasks.generation.dpg_graph import QuestionGraphTask
 
@@ -85,24 +86,31 @@ class Dpg(QuestionGraphTask):
     @cached_property
     def rows(self) -> Sequence[rules.Row]:
         """The question file. Raises MissingRequirementError or InputError."""
-        return read_questions(self._questions)
+        return rows_of(self._table)
 
-    @property
+    @cached_property
     def _questions(self) -> Path:
-        path = self._data or os.environ.get(QUESTIONS_VARIABLE)
-        if not path:
+        """`--data`, else the environment, else the file that was right the last time."""
+        given = self._data or os.environ.get(QUESTIONS_VARIABLE)
+        path = Path(given).expanduser() if given else remembered_path(self.name)
+        if path is None:
             raise MissingRequirementError(
                 f"task 'dpg' needs the official question file: `curl -LO {QUESTIONS_URL}`, then give it with "
-                f"--data or set {QUESTIONS_VARIABLE} to its path"
+                f"--data or set {QUESTIONS_VARIABLE} to its path; later runs remember it"
             )
-        place = Path(path).expanduser()
-        return place / QUESTIONS_FILE if place.is_dir() else place
+        return path / QUESTIONS_FILE if path.is_dir() else path
+
+    @cached_property
+    def _table(self) -> list[dict[str, str]]:
+        table = _read_table(self._questions)
+        remember_path(self.name, self._questions)
+        return table
 
     @cached_property
     def _texts(self) -> Mapping[tuple[str, int], str]:
         return {
             (row["item_id"], int(row["proposition_id"])): row["question_natural_language"]
-            for row in _read_table(self._questions)
+            for row in self._table
         }
 
     def question(self, item_id: str, proposition_id: int) -> str:
@@ -124,7 +132,7 @@ class Dpg(QuestionGraphTask):
         ]
 
     def digest(self) -> str:
-        return hashlib.sha256(self._prompts + self._questions.read_bytes()).hexdigest()
+        return hashlib.sha256(self._prompts + QUESTIONS_BLOB.encode()).hexdigest()
 
     def score_recorded(self, kind: str, lines: Sequence[Field]) -> Sequence[Mapping[str, Any]]:
         """Score recorded answers; `dpg_records` says what a line holds."""
@@ -139,11 +147,8 @@ def _family(item_id: str) -> str:
     return "COCOval" if name.startswith("COCOval") else name or "plain"
 
 
-def read_questions(path: Path) -> list[rules.Row]:
-    """The rows of the official question file.
-
-    Raises: InputError if it cannot be read or is another version: published figures rest on one.
-    """
+def rows_of(table: Sequence[Mapping[str, str]]) -> list[rules.Row]:
+    """What the rules read of the question file's rows."""
     return [
         rules.Row(
             row["item_id"],
@@ -151,19 +156,29 @@ def read_questions(path: Path) -> list[rules.Row]:
             tuple(int(part) for part in row["dependency"].split(",")),
             row["tuple"] or None,
         )
-        for row in _read_table(path)
+        for row in table
     ]
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of the official file. A copy with other line ends or a byte order mark is the same file.
+
+    Raises: InputError if it cannot be read or is another version: published figures rest on one.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    blob = hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
-    if blob != QUESTIONS_BLOB:
-        raise InputError(
-            f"{path}: git blob {blob[:8]} is not the official question file ({QUESTIONS_BLOB[:8]}): "
-            f"get it with `curl -LO {QUESTIONS_URL}`"
-        )
-    return list(csv.DictReader(io.StringIO(raw.decode("utf-8"), newline="")))
+    plain = raw.removeprefix(b"\xef\xbb\xbf")
+    unix = plain.replace(b"\r\n", b"\n")
+    for text in (raw, plain, unix, unix.replace(b"\n", b"\r\n")):
+        if _git_blob(text) == QUESTIONS_BLOB:
+            return list(csv.DictReader(io.StringIO(text.decode("utf-8"), newline="")))
+    raise InputError(
+        f"{path}: git blob {_git_blob(raw)[:8]} is not the official question file ({QUESTIONS_BLOB[:8]}): "
+        f"get it with `curl -LO {QUESTIONS_URL}`"
+    )
+
+
+def _git_blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

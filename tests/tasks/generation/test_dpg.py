@@ -23,6 +23,12 @@ from tasks.generation.dpg_graph import LEVEL_1, LEVEL_2
 COLUMNS = ["item_id", "proposition_id", "dependency", "tuple", "question_natural_language"]
 
 
+@pytest.fixture(autouse=True)
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes what the user's own runs remember."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dpg:
     """The task with three made-up questions about every prompt, in place of the official file."""
@@ -88,6 +94,36 @@ def test_without_the_question_file_one_line_says_how_to_get_it(
     monkeypatch.setenv(dpg.QUESTIONS_VARIABLE, str(tmp_path / "no.csv"))
     with pytest.raises(InputError, match="No such file"):
         Dpg().samples()
+
+
+def test_a_file_that_was_right_once_is_found_again(task: Dpg, monkeypatch, tmp_path: Path) -> None:
+    given = Path(task._questions)
+    monkeypatch.delenv(dpg.QUESTIONS_VARIABLE)
+    with pytest.raises(MissingRequirementError, match="later runs remember it"):
+        Dpg().samples()
+    digest = Dpg(given).samples() and Dpg(given).digest()
+    assert len(Dpg().samples()) == 1065 and Dpg().digest() == digest
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("item_id\n")
+    with pytest.raises(InputError):
+        Dpg(wrong).samples()
+    assert Dpg()._questions == given  # what proved wrong is not remembered
+    given.unlink()
+    with pytest.raises(MissingRequirementError):
+        Dpg().samples()
+
+
+def test_other_line_ends_and_a_byte_order_mark_make_no_other_file(task: Dpg, tmp_path: Path) -> None:
+    plain = Path(task._questions).read_bytes()
+    rows, digest = list(task.rows), task.digest()
+    unix = plain.replace(b"\r\n", b"\n")
+    for text in (unix, unix.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + unix):
+        path = tmp_path / "copy.csv"
+        path.write_bytes(text)
+        assert list(Dpg(path).rows) == rows and Dpg(path).digest() == digest
+    path.write_bytes(unix.replace(b"Question 1", b"Question one", 1))
+    with pytest.raises(InputError, match="is not the official question file"):
+        Dpg(path).samples()
 
 
 def test_the_judge_is_asked_every_question_and_the_score_is_the_share_that_holds(task: Dpg) -> None:
