@@ -18,6 +18,8 @@ METRIC_COLUMNS = (
     "metric", "value", "ci_low", "ci_high", "n", "unscored", "clusters", "unit",
     "higher_is_better", "method", "note",
 )  # fmt: skip
+BULKY_DETAILS = ("features", "logits")
+
 SAMPLE_COLUMNS = (
     "sample_id", "image_index", "group", "prompt", "value", "reason", "unscored", "answer", "details", "seed",
     "status", "path", "text", "error", "sha256", "bytes", "seconds",
@@ -55,7 +57,9 @@ def sample_rows(run: RunData) -> list[dict[str, Any]]:
     """One row per output with its score (``SAMPLE_COLUMNS``), in plan order; what a row lacks is None."""
     has_scores = (run.root / "scores.jsonl").exists()
     scores = (
-        {(row["sample_id"], row["image_index"]): row for row in run.scores()} if has_scores else {}
+        {(row["sample_id"], row["image_index"]): without_bulk(row) for row in run.scores()}
+        if has_scores
+        else {}
     )
     columns = dict.fromkeys(SAMPLE_COLUMNS)
     rows = []
@@ -63,6 +67,14 @@ def sample_rows(run: RunData) -> list[dict[str, Any]]:
         score = scores.get((output["sample_id"], output["image_index"]), {})
         rows.append({**columns, **encodable(score), **encodable(output)})
     return rows
+
+
+def without_bulk(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A score's line without a picture's features: only metrics read them, and they are 16 kB a picture."""
+    details = row.get("details")
+    if not isinstance(details, Mapping) or not any(key in details for key in BULKY_DETAILS):
+        return row
+    return {**row, "details": {k: v for k, v in details.items() if k not in BULKY_DETAILS}}
 
 
 def samples_frame(run: RunData) -> pandas.DataFrame:

@@ -14,7 +14,6 @@ B pictures, D features, C classes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +62,10 @@ class FeatureJudge:
         )
 
     def load(self) -> None:
-        """Raises JudgeError when the weights do not fit, ConfigError for a device that cannot be used."""
+        """Raises JudgeError when the weights do not fit, UsageError for a device that cannot be used."""
         if self._network is None:
+            from evals.models.devices import resolve_device
+
             self._device = resolve_device(self._device)
             self._network = self._build(self._device)
 
@@ -193,27 +194,6 @@ def _recipe(name: str, dimensions: int, input_px: int, digest: str, options: Mod
     if crop is not None and (type(crop) is not int or not 8 <= crop <= 8192):
         raise ConfigError(f"crop_px = {shown(crop)} is not allowed: must be a whole number from 8 to 8192")
     return Recipe(name, dimensions, resize, input_px, digest, crop)
-
-
-def resolve_device(name: str) -> str:
-    """`auto` -> cuda where there is one. Raises ConfigError for a device that torch cannot use."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return name
-
-
-def set_digest(paths: Sequence[Path]) -> str:
-    """sha256 over the names and bytes of picture files, in the order given."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name}\0{file_digest(path)}\n".encode())
-    return total.hexdigest()
 
 
 def _numpy(values: Any) -> np.ndarray:

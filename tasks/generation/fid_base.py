@@ -29,6 +29,7 @@ class FidTask:
     judge_methods = ("extract",)
     card: Mapping[str, str] = {}
     with_classes = True
+    headline = "fd"
 
     def __init__(self) -> None:
         self._reference: Statistics | None = None
@@ -77,7 +78,7 @@ class FidTask:
         from tasks.generation.fid_metrics import Collected, set_metrics
 
         collected = Collected(self._stored)
-        return set_metrics(collected, self.reporting_groups(), self.with_classes)
+        return set_metrics(collected, self.reporting_groups(), self.with_classes, self.headline)
 
     def _key(self, recipe: Recipe) -> str:
         text = f"{self.name} {self.version} {self.reference_digest()} {recipe.digest}"

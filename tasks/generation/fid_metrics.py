@@ -183,9 +183,15 @@ class GroupFrechet:
         return replace(set_figures.frechet_figure(found, part, with_interval=False), name=name)
 
 
-def set_metrics(collected: Collected, groups: tuple[str, ...] = (), with_classes: bool = True) -> list[Any]:
-    """The figures in the order in which reports print them."""
+def set_metrics(
+    collected: Collected,
+    groups: tuple[str, ...] = (),
+    with_classes: bool = True,
+    headline: str = "fd",
+) -> list[Any]:
+    """The figures in the order in which reports print them; the headline is fd or kid."""
     kinds = [("fd", "distance", False), ("kid", "distance", False)]
+    kinds.sort(key=lambda kind: kind[0] != headline)
     kinds += [("is", "score", True)] if with_classes else []
     kinds += [("precision", "fraction", True), ("recall", "fraction", True)]
     figures: list[Any] = [SetMetric(n, collected, groups, unit, up) for n, unit, up in kinds]

@@ -37,6 +37,7 @@ class FidStickers(FidTask):
     name = "fid_stickers"
     groups = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
     with_classes = False
+    headline = "kid"  # not biased by the number of pictures, which is small here
     # The pictures are stickers whatever drew them.
     judges: Mapping[str, str] = {
         "stickers": "sticker-features",

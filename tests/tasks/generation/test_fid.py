@@ -155,7 +155,7 @@ def test_the_command_scores_folders_and_refuses_other_recipes(caption_list, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fid", "score", "nowhere", "nowhere", "--features", "stickers"], "--features 'stickers' gives no features; known are: inception"),
+        (["fid", "score", "x", "x", "--features", "stickers"], "'stickers' gives no features; known are: inception"),
         (["fid", "score", "nowhere", "nowhere", "--features", "sticker-features"], "nowhere: is neither"),
         (["fid", "statistics", ".", "--output", "x.npz"], "must end in .safetensors"),
     ],
@@ -292,3 +292,11 @@ def test_a_cleared_cache_is_named_where_it_cannot_be_filled(caption_list, tmp_pa
     (tmp_path / "run" / "results.json").unlink()
     with pytest.raises(MissingRequirementError, match="reference statistics of these scores are gone"):
         run("fid", caption_list, output=tmp_path / "run")
+
+
+def test_frames_and_pages_do_not_carry_the_features(few_references, tmp_path):
+    from evals.frames import sample_rows
+
+    made = run("fid_stickers", output=tmp_path / "run", limit=12)
+    rows = sample_rows(made.data)
+    assert len(rows) == 12 and all(set(row["details"]) == {"reference"} for row in rows)
