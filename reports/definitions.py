@@ -33,6 +33,21 @@ KNOWN = {
     ("dpg", "official"): "The same figure with the slips of the official script repeated.",
     ("mme", "perception"): "Sum over the ten perception subtasks of accuracy plus accuracy in pairs, in points of "
     "200 each.",
+    ("mme_stickers", "perception"): "Sum over the four subtasks of accuracy plus accuracy in pairs, in points of "
+    "200 each.",
+    ("mme_stickers", "accuracy"): "Share of questions answered right.",
+    ("mme_stickers", "accuracy_plus"): "Share of pictures with both questions answered right.",
+    ("mme_stickers", "chance"): "What a fair coin expects: 75 points in every subtask.",
+    ("caption_stickers", "f1"): "Mean over descriptions of the F1 between the objects named and those shown; 0 where "
+    "nothing is named.",
+    ("caption_stickers", "object_recall"): "Share of the objects shown that are named.",
+    ("caption_stickers", "chair_i"): "Share of mentions of objects that are not in the picture.",
+    ("caption_stickers", "chair_s"): "Share of descriptions that name an object that is not in the picture.",
+    ("caption_stickers", "chance"): "F1 of the same descriptions against all other pictures of the run.",
+    ("caption_stickers", "chance_object_recall"): "Object recall of the same descriptions on all other pictures of "
+    "the run.",
+    ("caption_stickers", "chance_chair_i"): "Share of wrong mentions when the same descriptions are held against all "
+    "other pictures of the run.",
     ("mme", "cognition"): "Sum over the four cognition subtasks of accuracy plus accuracy in pairs, in points of "
     "200 each.",
 }  # fmt: skip
@@ -91,6 +106,8 @@ def definition(metric: MetricValue, task: str, groups: Collection[str]) -> str:
         )
     if name.endswith("_lmms_eval"):
         return f"The figure {words(name.removesuffix('_lmms_eval'))} as lmms-eval reads the answers."
+    if name == "chance":
+        return "What a uniform guess among the allowed answers expects on the same questions; known exactly."
     if name == "unparsed":
         return "Share of answers in which no answer of the asked form was found."
     if name in groups:

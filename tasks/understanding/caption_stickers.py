@@ -42,6 +42,15 @@ PICTURES = 50
 # Group -> kinds of scene.
 _SCENES = {"one_object": ("colors",), "two_objects": ("two_object", "position", "color_attr")}
 
+# (something named, wrong, missing) -> what is the matter; few and short, so that reports can count them.
+_REASONS = {
+    (True, False, False): "",
+    (True, True, False): "names what is not there",
+    (True, False, True): "leaves something out",
+    (True, True, True): "names what is not there, leaves some out",
+    (False, False, True): "names nothing",
+}
+
 
 class CaptionStickers(StickerQuestions):
     """The task; see the module's card. The group says how many objects the picture shows."""
@@ -79,14 +88,11 @@ class CaptionStickers(StickerQuestions):
         """Value: F1. Details: `mentions` (classes, once per mention), `shown`, `hallucinates` (1 or 0), `words`,
         `unparsed` (no class is named)."""
         mentions, shown = classes_named(answer), list(record["shown"])
-        wrong = [name for name in dict.fromkeys(mentions) if name not in shown]
-        missing = [name for name in shown if name not in mentions]
-        reasons = [f"not in the picture: {', '.join(wrong)}"] if wrong else []
-        reasons += [f"not named: {', '.join(missing)}"] if missing else []
+        wrong, missing = set(mentions) - set(shown), set(shown) - set(mentions)
         return Score(
             f1(mentions, shown),
             answer=", ".join(dict.fromkeys(mentions)) or None,
-            reason="; ".join(reasons),
+            reason=_REASONS[bool(mentions), bool(wrong), bool(missing)],
             details={
                 "mentions": mentions,
                 "shown": shown,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("test_seen", "test_unseen")
 WORTH = (
-    "Sticker scenes only: no figure here compares with one on photographs. Read it beside `chance` and beside the "
-    "same model without its pictures."
+    "Sticker scenes only: no figure here compares with one on photographs. Read it beside the chance figure "
+    "and beside the same model without its pictures."
 )
 
 

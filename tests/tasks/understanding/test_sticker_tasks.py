@@ -27,6 +27,7 @@ from tasks.understanding.caption_stickers import CaptionStickers
 from tasks.understanding.classify_stickers import ClassifyStickers
 from tasks.understanding.mme_stickers import MmeStickers
 from tasks.understanding.mmmu_stickers import MmmuStickers
+from tasks.understanding.stickers_base import placed
 from tasks.understanding.stickers_words import classes_named
 from tasks.understanding.vqa_stickers import VqaStickers, allowed, annotations, disagree
 
@@ -303,6 +304,38 @@ def test_choices_among_pictures_have_one_right_answer() -> None:
             assert sum(fits(scene) for scene in asked.scenes) == 1
         else:
             assert len(asked.scenes) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "f1", "mentions", "reason"),
+    [
+        ("A dog and a cat; the dog is left.", 1.0, 3, ""),
+        ("A dog.", 2 / 3, 1, "leaves something out"),
+        ("A dog, a cat and a bus.", 0.8, 3, "names what is not there"),
+        ("A dog and a bus.", 0.5, 2, "names what is not there, leaves some out"),
+        ("A red thing.", 0.0, 0, "names nothing"),
+    ],
+)
+def test_descriptions(text, f1, mentions, reason) -> None:
+    score = task_of("caption_stickers").verdict({"shown": ["cat", "dog"]}, text)
+    assert score.value == pytest.approx(f1) and score.reason == reason
+    assert len(score.details["mentions"]) == mentions and len(reason) <= 40
+    assert score.details["hallucinates"] == ("not there" in reason)
+
+
+def test_chair_counts_mentions_and_descriptions() -> None:
+    task = task_of("caption_stickers")
+    texts = ["a dog, the dog, a bus", "a cat", "nothing", "a bus and a bus"]
+    shown = [["dog"], ["cat", "tie"], ["tv"], ["dog"]]
+    rows = []
+    for i, (text, there) in enumerate(zip(texts, shown, strict=True)):
+        record = {"shown": there, "split": "test_seen", "picture": str(i)}
+        rows.append(ScoreRow(str(i), 0, "one_object", placed(task.verdict(record, text), record)))
+    found = figures("caption_stickers", rows)
+    assert found["chair_i"].value == 3 / 6 and found["chair_i"].clusters == 3
+    assert found["chair_s"].value == 2 / 4 and found["object_recall"].value == 2 / 5
+    # Against the other pictures: dog (2 mentions) is right once of three, cat and bus never.
+    assert found["chance_chair_i"].value == pytest.approx(1 - 2 / 18)
 
 
 def test_naming_two_classes_is_no_answer() -> None:
