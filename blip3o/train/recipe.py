@@ -22,7 +22,9 @@ from blip3o.train.loop import LoopConfig
 RECIPES = Path(__file__).parent / "recipes"
 StageKind = Literal["understanding", "generation", "joint", "instruction"]
 DataKind = Literal["captions", "reconstruction", "conversations"]
-Layout = Literal["webdataset", "jsonl", "json", "parquet", "journeydb", "huggingface"]
+Layout = Literal[
+    "webdataset", "jsonl", "json", "parquet", "journeydb", "huggingface", "stickers"
+]
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ STAGES: dict[str, StageSpec] = {
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """One data set. ``paths``: files, globs or brace ranges (a folder for journeydb, a hub name or folder for
-    huggingface); ``$NAME`` is taken from the environment. ``weight``: relative share of the draws. ``kind``:
-    pictures with captions; pictures alone, to be drawn again; conversations about pictures."""
+    huggingface, ``level:rows:first`` for stickers); ``$NAME`` is taken from the environment. ``weight``: relative share
+    of the draws. ``kind``: pictures with captions; pictures alone, to be drawn again; conversations about pictures.
+    """
 
     name: str
     layout: Layout

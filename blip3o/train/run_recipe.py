@@ -26,6 +26,7 @@ from blip3o.data.sources import (
     WebDatasetSource,
     journeydb,
 )
+from blip3o.data.sticker_table import StickerTable
 from blip3o.data.target_cache import CachedSource, fill_cache
 from blip3o.errors import ConfigError, DataError
 from blip3o.pipeline import Blip3oPipeline
@@ -275,6 +276,8 @@ def open_source(data: DataSpec) -> Source:
         source = journeydb(paths[0], data.split)
         source.name = data.name
         return source
+    if data.layout == "stickers":
+        return TableSource(StickerTable.parse(paths[0], data.split, data.kind), data.name)
     try:
         import datasets
     except ImportError:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from blip3o.cli import main
+from blip3o.data.sticker_table import StickerTable
 from blip3o.errors import ConfigError, DataError
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.presets import build_tiny
@@ -207,6 +208,22 @@ class Shifted:
 
     def read(self, shard, start=0):
         return self.source.read(shard, start + 3)
+
+
+def test_the_sticker_world_is_a_data_set_like_any_other(folder, tmp_path):
+    data = [
+        {"name": "scenes", "layout": "stickers", "paths": ["easy:5000"]},
+        {"name": "talk", "layout": "stickers", "paths": ["easy:5000:5000"], "kind": "conversations"},
+    ]
+    recipe = recipe_from_dict(values(folder, "joint", data=data, shuffle_block=64))
+    run_recipe(recipe, tmp_path)
+    tallies = json.loads((tmp_path / "data.json").read_text())
+    assert tallies["scenes"]["read"] == 12 and tallies["talk"]["bad"] == 0
+    row = StickerTable("easy", rows=9)[4]
+    assert row == {**StickerTable("easy", rows=5, first=4)[0], "image": row["image"]}
+    for text, message in (("easy:x", "is not level"), ("easy:0", "rows 0"), ("hard", "hard")):
+        with pytest.raises(ConfigError, match=message):
+            StickerTable.parse(text, "train", "captions")
 
 
 def test_query_only_backward_gives_the_same_gradients(folder):
