@@ -15,13 +15,16 @@ from evals.judges.pairs import unique_pictures
 from evals.judges.parse import read_or_error
 
 PROMPT = "{question}\nAnswer with yes or no only."
+PROMPTS = {"stickers": "{question}"}
+"""Domain of a model -> the wording it is asked in: nano was trained on bare questions."""
 MAX_NEW_TOKENS = 16
 
 
 def create(spec: str, options: ModelOptions) -> VlmJudge:
     """Factory for `--judge vlm:MODEL`.
 
-    `judge.args.prompt` replaces `PROMPT`; every other of judge.args is an argument of the model.
+    `judge.args.prompt` replaces the wording of `PROMPT` and `PROMPTS`; the rest of judge.args are arguments of the
+    model.
     """
     from evals.config import ModelConfig, RunConfig
     from evals.lookup import find_model
@@ -29,7 +32,8 @@ def create(spec: str, options: ModelOptions) -> VlmJudge:
     if not spec:
         raise UsageError("judge 'vlm' needs a model: vlm:MODEL, such as vlm:nano (`blip3o-eval list models`)")
     extra = dict(options.extra)
-    prompt = read_prompt(extra.pop("prompt", PROMPT))
+    given = extra.pop("prompt", None)
+    prompt = None if given is None else read_prompt(given)
     model = find_model(
         RunConfig(task="dpg", model=ModelConfig(name=spec, device=options.device, args=extra))
     )
@@ -37,7 +41,7 @@ def create(spec: str, options: ModelOptions) -> VlmJudge:
         raise UsageError(
             f"model {spec!r} answers no questions: choose one that does, such as vlm:nano, or another judge"
         )
-    return VlmJudge(model, spec, prompt)
+    return VlmJudge(model, spec, prompt or PROMPTS.get(model.identity.domain, PROMPT))
 
 
 def read_prompt(value: Any) -> str:

@@ -114,7 +114,8 @@ def test_a_run_counts_what_could_not_be_read_and_gives_no_overall(tmp_path: Path
 
 
 def test_nano_can_be_asked_about_its_own_world(tmp_path: Path) -> None:
-    judge = create("nano", ModelOptions(device="cpu", extra={"prompt": "{question}"}))
+    judge = create("nano", ModelOptions(device="cpu"))
+    assert judge.identity.settings["prompt"] == "{question}" and judge.identity.domain == "stickers"
     judge.load()
     answers = judge.ask([Image.new("RGB", (64, 64), (244, 234, 208))] * 2, ["Is there a cat in the picture?"] * 2)
     assert answers[0] == answers[1] and answers[0] in ("yes", "no")
