@@ -101,14 +101,20 @@ def _deviations(task: Task, num_samples: int, num_official: int, per_sample: int
 
 
 def _warnings(model: Model, judge: Judge | None) -> list[str]:
-    if judge is None or judge.identity.domain == model.identity.domain:
+    """Of a judge outside its domain, and what the judge itself says in its ``info["warnings"]``."""
+    if judge is None:
         return []
+    own = [str(text) for text in judge.identity.info.get("warnings", ())]
+    if judge.identity.domain == model.identity.domain:
+        return own
     if model.identity.domain == "unknown":
         return [
+            *own,
             f"nobody has said what kind of pictures these are; judge {judge.identity.name!r} was made for "
-            f"pictures of domain {judge.identity.domain!r} and means little on others"
+            f"pictures of domain {judge.identity.domain!r} and means little on others",
         ]
     return [
+        *own,
         f"judge {judge.identity.name!r} was made for pictures of domain {judge.identity.domain!r}, this model "
-        f"makes {model.identity.domain!r}: its verdicts mean little here"
+        f"makes {model.identity.domain!r}: its verdicts mean little here",
     ]

@@ -82,6 +82,6 @@ def banners(run: RunData) -> list[dict[str, str]]:
         for text in manifest["deviations"]
         if text != skip
     ]
-    found += [("warn", "Warning", text) for text in results["warnings"]]
+    found += [("warn", "Warning", text) for text in dict.fromkeys((*manifest["warnings"], *results["warnings"]))]
     found.sort(key=lambda banner: LEVELS.index(banner[0]))
     return [{"level": level, "title": title, "text": text} for level, title, text in found]

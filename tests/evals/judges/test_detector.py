@@ -199,7 +199,9 @@ def test_missing_weights_are_said_at_once_and_together(monkeypatch, tmp_path, op
     with pytest.raises(MissingRequirementError) as caught:
         create("", options)
     first, second = str(caught.value).splitlines()
+    assert first.startswith("judge 'mask2former', objects")
     assert "hf download facebook/mask2former-swin-small-coco-instance" in first
+    assert second.startswith("judge 'mask2former', colours (clip=...)")
     assert "hf download timm/vit_large_patch14_clip_224.openai" in second
 
 
@@ -285,3 +287,16 @@ def test_weights_of_another_architecture_are_refused(detector_folder, clip_folde
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(MissingRequirementError, match="holds no model.safetensors"):
         create(f"{folder},clip={clip_folder}", options)
+
+
+def test_a_run_tells_that_the_self_test_was_left_out(judge, detector_folder, clip_folder, options):
+    from evals.api import Identity
+    from evals.manifest import _warnings
+
+    class Photos:
+        identity = Identity("m", "1", "", "photos")
+
+    (warning,) = _warnings(Photos(), judge)
+    assert "self_test=false" in warning
+    tested = create(f"{detector_folder},clip={clip_folder}", options)
+    assert _warnings(Photos(), tested) == []
