@@ -11,6 +11,7 @@ from evals.errors import UsageError
 _ABILITIES = {
     "ask": "answers no questions about pictures",
     "detect": "finds no objects in pictures",
+    "similarity": "compares no picture with a text",
     "extract": "takes no features of pictures",
 }
 

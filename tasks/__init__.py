@@ -23,6 +23,10 @@ TASKS = {
         "tasks.generation.fid_stickers:FidStickers",
         "distance of 1,000 pictures to real sticker scenes, by features of a sticker classifier",
     ),
+    "clipscore": (
+        "tasks.generation.clip_score:ClipScoreTask",
+        "cosine between picture and prompt by a CLIP model, for any caption list",
+    ),
     "edit_stickers": (
         "tasks.generation.edit_stickers:EditStickers",
         "240 edits of sticker scenes by instruction, judged by a detector",

@@ -54,25 +54,28 @@ class FidData:
         return total.hexdigest()
 
 
-def read(root: Path) -> FidData:
-    """Find out the layout and read it. Raises InputError that names what is missing."""
+def read(root: Path, with_reference: bool = True) -> FidData:
+    """Find out the layout and read it. Raises InputError that names what is missing.
+
+    Args: with_reference: whether reference pictures or statistics have to be there, too.
+    """
     if not root.is_dir():
-        raise InputError(f"{root}: is no folder; task 'fid' takes one as --data (docs/fid.md)")
+        raise InputError(f"{root}: is no folder; --data takes one that holds prompts (docs/fid.md)")
     captions = [root / "captions_val2014.json", root / "annotations" / "captions_val2014.json"]
     coco = next((path for path in captions if path.is_file()), None)
     if (root / "meta_data.json").is_file():
-        return _mjhq(root)
+        return _mjhq(root, with_reference)
     if (root / "captions.jsonl").is_file():
-        return _caption_list(root)
+        return _caption_list(root, with_reference)
     if coco is not None:
-        return _coco(root, coco)
+        return _coco(root, coco, with_reference)
     raise InputError(
         f"{root}: holds none of meta_data.json (MJHQ-30K), captions.jsonl (a caption list) and captions_val2014.json "
         "(COCO)"
     )
 
 
-def _mjhq(root: Path) -> FidData:
+def _mjhq(root: Path, with_reference: bool) -> FidData:
     path = root / "meta_data.json"
     records = _json(path)
     if not isinstance(records, dict) or not records:
@@ -88,10 +91,10 @@ def _mjhq(root: Path) -> FidData:
     found = [sample.group for sample in samples]
     order = [g for g in MJHQ_CATEGORIES if g in found]
     order += sorted(set(found) - set(order))
-    return _checked(root, "mjhq", samples, order, pictures, found)
+    return _checked(root, "mjhq", samples, order, pictures, found, with_reference)
 
 
-def _caption_list(root: Path) -> FidData:
+def _caption_list(root: Path, with_reference: bool) -> FidData:
     path = root / "captions.jsonl"
     samples = []
     for number, record in enumerate(read_rows(path)):
@@ -102,17 +105,17 @@ def _caption_list(root: Path) -> FidData:
         )
     if not samples:
         raise InputError(f"{path}: holds no captions")
-    if (root / READY).is_file():
+    if (root / READY).is_file() or not with_reference:
         pictures: list[Path] = []
     else:
         from evals.image_sets import picture_paths
 
         pictures = picture_paths(root / "images")
     groups = list(dict.fromkeys(sample.group for sample in samples))
-    return _checked(root, "captions", samples, groups, pictures, ["all"] * len(pictures))
+    return _checked(root, "captions", samples, groups, pictures, ["all"] * len(pictures), with_reference)
 
 
-def _coco(root: Path, path: Path) -> FidData:
+def _coco(root: Path, path: Path, with_reference: bool) -> FidData:
     data = _json(path)
     try:
         files = {int(image["id"]): str(image["file_name"]) for image in data["images"]}
@@ -132,7 +135,7 @@ def _coco(root: Path, path: Path) -> FidData:
         samples.append(Sample(str(id), number, "all", caption, {"image_id": image_id}))
         pictures.append(root / "val2014" / Path(files[image_id]).name)
     unique = list(dict.fromkeys(pictures))
-    return _checked(root, "coco", samples, ["all"], unique, ["all"] * len(unique))
+    return _checked(root, "coco", samples, ["all"], unique, ["all"] * len(unique), with_reference)
 
 
 def _draw(captions: dict[int, Any]) -> list[int]:
@@ -164,6 +167,7 @@ def _checked(
     groups: Iterable[str],
     pictures: list[Path],
     picture_groups: list[str],
+    with_reference: bool,
 ) -> FidData:
     """Raises InputError for ids that stand twice and for reference pictures that are not there."""
     seen: set[str] = set()
@@ -172,6 +176,8 @@ def _checked(
             raise InputError(f"{root}: id {sample.id!r} stands twice")
         seen.add(sample.id)
     ready = root / READY
+    if not with_reference:
+        return FidData(root, layout, tuple(samples), tuple(groups), (), (), None)
     if ready.is_file():
         return FidData(root, layout, tuple(samples), tuple(groups), (), (), ready)
     missing = [path for path in pictures if not path.is_file()]

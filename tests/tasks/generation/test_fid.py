@@ -260,13 +260,13 @@ def test_sticker_scenes_are_near_themselves_and_noise_is_far(few_references):
 
     world = SceneConfig.level("easy")
     real = [Image.fromarray(render(make_scene("test", i, world)).image) for i in range(150)]
-    blurred = [image.resize((20, 20)).resize((64, 64)) for image in real]
+    blurred = [image.resize((12, 12)).resize((64, 64)) for image in real]
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(50)]
     distances = [
         kernel_distance(judge.extract(images).features, reference.features, 10) for images in (real, blurred, noise)
     ]
-    assert abs(distances[0]) < 0.1 * distances[1] < 0.1 * distances[2]
+    assert abs(distances[0]) < 0.2 * distances[1] < 0.02 * distances[2]
 
 
 def test_prompts_and_reference_scenes_differ_and_are_stable(few_references):
