@@ -305,7 +305,15 @@ class PaidModel(Model, Protocol):
         """What these requests will cost, in one line, printed before ``load``. Raises UsageError if it is too much."""
 
     def usage(self) -> Mapping[str, Any]:
-        """What this process asked for, JSON values for the manifest; "warnings" holds sentences for the report."""
+        """What this process asked for, JSON values for the manifest."""
+
+
+@runtime_checkable
+class Observer(Model, Protocol):
+    """A model that learns something about its outputs while it makes them."""
+
+    def observations(self) -> Sequence[str]:
+        """Sentences for the manifest and the report, asked after the last output."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from typing import Any
 from evals import config as configs
 from evals import fingerprint as fingerprints
 from evals import publish, readymade, requirements, unfinished
-from evals.api import Judge, Model, PaidModel, Task
+from evals.api import Judge, Model, Observer, PaidModel, Task
 from evals.config import RunConfig
 from evals.errors import EvalError, LockedError, StoreError, UsageError
 from evals.files import NotWritableError, json_problem, write_json, writing
@@ -357,14 +357,16 @@ class Prepared:
             self._say(self.model.announce(make_request(plan, p, self.config, kind) for p in positions))
 
     def _note_usage(self, is_here: bool) -> None:
-        """Keep what was asked for; a child process (``is_here`` False) has counted for itself alone."""
-        if not isinstance(self.model, PaidModel) or not is_here:
+        """Keep what the model has seen or asked for; one in a child process (``is_here`` False) cannot tell."""
+        if not is_here:
             return
-        usage = dict(self.model.usage())
-        news = [w for w in usage.pop("warnings", ()) if w not in self.store.manifest["warnings"]]
-        self.session.note(usage=usage)
-        if news:
-            self.store.update_manifest(lambda m: m["warnings"].extend(news))
+        if isinstance(self.model, PaidModel):
+            self.session.note(usage=dict(self.model.usage()))
+        if isinstance(self.model, Observer):
+            known = self.store.manifest["warnings"]
+            news = [text for text in self.model.observations() if text not in known]
+            if news:
+                self.store.update_manifest(lambda m: m["warnings"].extend(news))
 
     # -- scoring ------------------------------------------------------------------------------
 

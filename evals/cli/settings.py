@@ -65,7 +65,7 @@ class Share(click.ParamType):
 # fmt: off
 _OPTIONS = (
     click.option("--task", metavar="T[,T]", help="Task, or several with commas between."),
-    click.option("--model", metavar="NAME", help="Model: nano, a folder or hub id of BLIP3-o weights.  [default: nano]"),
+    click.option("--model", metavar="NAME", help="Model: nano, a folder or hub id of BLIP3-o weights, diffusers:ID, openai:MODEL, images:DIR.  [default: nano]"),
     click.option("--judge", metavar="NAME", help="Judge; auto takes that of the model's domain.  [default: auto]"),
     click.option("--limit", type=int, metavar="N", help="Only N prompts or questions, spread evenly over the groups; marked partial."),
     click.option("--num-images", type=int, metavar="N", help="Pictures per prompt.  [default: the task's own, GenEval 4]"),

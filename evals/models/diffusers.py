@@ -7,9 +7,11 @@ its own, so a seed means the same picture at any batch size, up to rounding.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,7 @@ class DiffusersModel:
     ) -> None:
         self.files, self.name, self.options, self.commit = files, name, options, commit
         self._pipeline: Any = None
+        self._cuts = _CutPrompts()
 
     @cached_property
     def identity(self) -> Identity:
@@ -225,6 +228,12 @@ class DiffusersModel:
     def close(self) -> None:
         self._pipeline = None
 
+    def observations(self) -> Sequence[str]:
+        """Whether prompts were longer than the pipeline reads."""
+        if not self._cuts.count:
+            return []
+        return ["the pipeline's text encoder read only the beginning of long prompts, and drew from that"]
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Sequence[Any]:
         return draw(requests, self._call)
 
@@ -238,12 +247,13 @@ class DiffusersModel:
         for name, value in self.options.extra.get("call", {}).items():
             # One for all prompts; several pipelines insist on one for each.
             given[name] = [value] * count if "prompt" in name and isinstance(value, str) else value
-        result = self._pipeline(
-            prompt=[r.prompt for r in requests],
-            generator=generators,
-            output_type="pil",
-            **given,
-        )
+        with self._cuts.counted():
+            result = self._pipeline(
+                prompt=[r.prompt for r in requests],
+                generator=generators,
+                output_type="pil",
+                **given,
+            )
         images = getattr(result, "images", None)
         if images is None:
             kind = type(self._pipeline).__name__
@@ -251,6 +261,28 @@ class DiffusersModel:
         flags = getattr(result, "nsfw_content_detected", None)
         flags = list(flags) if flags is not None else [False] * len(images)
         return [_checked(image, flag) for image, flag in zip(images, flags, strict=True)]
+
+
+class _CutPrompts(logging.Filter):
+    """Counts what diffusers says about every prompt that it cuts, in place of a line each."""
+
+    count = 0
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        handlers = list(logging.getLogger("diffusers").handlers)
+        for handler in handlers:
+            handler.addFilter(self)
+        try:
+            yield
+        finally:
+            for handler in handlers:
+                handler.removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_cut = "was truncated because" in record.getMessage()
+        self.count += is_cut
+        return not is_cut
 
 
 def _checked(image: Any, is_flagged: Any) -> Any:

@@ -28,9 +28,8 @@ from evals.endpoint import (
 )
 from evals.errors import EvalError, ModelError, UsageError
 from evals.models.openai_memory import Memory
-from evals.models.openai_replies import ReplyError, read_answer, read_picture_bytes, refusal
+from evals.models.openai_replies import read_answer, read_picture_bytes, refusal
 from evals.models.openai_settings import Settings, read_settings
-from evals.picture_files import PictureError
 from evals.readymade import EncodedPicture
 
 log = logging.getLogger("evals")
@@ -158,7 +157,9 @@ class OpenAIModel:
     def _result(self, future: Future[Any]) -> Any:
         try:
             return future.result()
-        except (RequestError, ReplyError, PictureError) as error:
+        except EvalError:
+            raise
+        except Exception as error:  # of one picture; the others are not asked for again
             return refusal(error) if isinstance(error, RequestError) else error
 
     def _picture(self, request: GenerationRequest) -> Any:
@@ -238,11 +239,6 @@ class OpenAIModel:
     def usage(self) -> dict[str, Any]:
         """What this process asked for, for the manifest."""
         endpoint = self._endpoint
-        warnings = []
-        if self._rewritten:
-            warnings.append(
-                "the endpoint rewrote prompts: these figures compare with those of rewritten prompts only"
-            )
         return {
             "pictures": self._made,
             "requests": self._asked,
@@ -251,8 +247,13 @@ class OpenAIModel:
             "unanswered": self._unanswered_before + (endpoint.unanswered if endpoint else 0),
             "rewritten_prompts": self._rewritten,
             "estimated_cost": None if self.settings.price is None else round(self._spent(), 6),
-            "warnings": warnings,
         }
+
+    def observations(self) -> Sequence[str]:
+        """Whether the endpoint drew from other prompts than the task's."""
+        if not self._rewritten:
+            return []
+        return ["the endpoint rewrote prompts: these figures compare with those of rewritten prompts only"]
 
 
 def _linked(picture: Any, path: Path | None) -> Any:

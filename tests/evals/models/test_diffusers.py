@@ -296,4 +296,18 @@ def test_a_whole_run_is_the_same_in_other_batches_and_says_what_its_judge_is_wor
     assert run.results["counts"]["scored"] == 6 and run.problem is None
     warning = "was made for pictures of domain 'stickers', this model makes 'photos'"
     assert any(warning in text for text in run.results["warnings"])
+    # The tiny tokenizer reads 24 letters; GenEval's prompts are longer.
+    assert sum("read only the beginning" in text for text in run.results["warnings"]) == 1
     assert warning.replace("'", "&#39;") in (run.root / "report.html").read_text()
+
+
+def test_a_pipeline_saved_for_pictures_draws_from_prompts_alone(tiny_pipeline, tmp_path) -> None:
+    folder = tmp_path / "p"
+    shutil.copytree(tiny_pipeline("sd"), folder)
+    edit_index(folder, _class_name="StableDiffusionImg2ImgPipeline")
+    model = make(folder)
+    model.load()
+    plain = make(tiny_pipeline("sd"))
+    plain.load()
+    assert type(model._pipeline).__name__ == "StableDiffusionPipeline"
+    assert distance(model.generate(requests(2)), plain.generate(requests(2))) == 0
