@@ -99,6 +99,8 @@ def definition(metric: MetricValue, task: str, groups: Collection[str]) -> str:
     name = metric.name
     if (task, name) in KNOWN:
         return KNOWN[task, name]
+    if task in ("dpg", "dpg_stickers"):
+        return _dpg(name)
     if name.endswith("_by_pixels"):
         return (
             f"The figure {words(name.removesuffix('_by_pixels'))} again, with colours read from the pixels inside "
@@ -117,6 +119,15 @@ def definition(metric: MetricValue, task: str, groups: Collection[str]) -> str:
     if metric.unit == "fraction":
         return "Mean of the scores, from 0 to 1, as the task defines it."
     return f"As the task defines it; unit: {metric.unit}."
+
+
+def _dpg(name: str) -> str:
+    if name in ("overall", "official"):
+        return KNOWN["dpg", name]
+    share = "Share of the answers to questions of this category that are yes, in percent, whatever became of the"
+    if name.startswith("official_"):
+        return f"{share} questions they rest on; of the last picture of each prompt only, as in the official script."
+    return f"{share} questions they rest on; over all pictures."
 
 
 def estimation(metric: MetricValue) -> str:

@@ -154,8 +154,16 @@ def _output(
     answers = details.get("answers")
     if isinstance(answers, dict):
         pairs = list(answers.items())[:MAX_BOXES]
-        output["q"] = [[shortened(str(k), 40), shortened(str(v), 40)] for k, v in pairs]
+        texts = details.get("questions")
+        output["q"] = [[shortened(_question(texts, k), 120), shortened(str(v), 40)] for k, v in pairs]
     return output
+
+
+def _question(texts: Any, key: str) -> str:
+    """The wording of a question, where the score's details hold it; else its key."""
+    known = texts.get(key) if isinstance(texts, dict) else None
+    text = known.get("text") if isinstance(known, dict) else None
+    return f"{key}. {text}" if isinstance(text, str) else str(key)
 
 
 def _boxes(detections: Any) -> Iterable[list[Any]]:

@@ -88,8 +88,7 @@ class QuestionGraphTask:
             value = rules.crop_score(questions, raw)
         except rules.PictureError as error:
             return Score.unscored(str(error), **details)
-        wrong = [str(pid) for pid, holds in raw.items() if not holds]
-        return Score(value, reason=f"not yes: {', '.join(wrong)}" if wrong else "", details=details)
+        return Score(value, reason=_reason(questions, raw), details=details)
 
     def metrics(self) -> Sequence[Metric]:
         """All in percent: `overall` (mode `fixed`), `official`, the categories of level 1 in both modes
@@ -102,6 +101,16 @@ class QuestionGraphTask:
             *(Category(f"official_{name}", self, official, name) for name in LEVEL_1),
             *(Subcategory(_metric_name(name), self, fixed, name) for name in self.level_2),
         ]
+
+
+def _reason(questions: Mapping[int, rules.Row], raw: Mapping[int, float]) -> str:
+    """ "not yes: entity, relation": level 1 categories of the questions that fail although their parents hold."""
+    failed = [
+        rules.level_1_of(row.category or "no category")
+        for pid, row in questions.items()
+        if raw[pid] == 0 and all(raw[parent] for parent in row.parents if parent != 0)
+    ]
+    return f"not yes: {', '.join(dict.fromkeys(failed))}" if failed else ""
 
 
 def _metric_name(category: str) -> str:

@@ -132,7 +132,7 @@ def test_the_judge_is_asked_every_question_and_the_score_is_the_share_that_holds
     scores = task.score([item(sample), item(sample, 1)], judge)
     assert judge.asked == [f"Question {i} of {sample.id}?" for i in (1, 2, 3)] * 2
     assert [s.value for s in scores] == [0.0, 0.0]  # both others depend on question 1
-    assert scores[0].reason == "not yes: 1"
+    assert scores[0].reason == "not yes: entity"  # the cause, not what follows from it
     assert scores[0].details["answers"] == {"1": "no", "2": "yes", "3": "yes"}
     assert scores[0].details["questions"]["3"] == {
         "text": f"Question 3 of {sample.id}?",
@@ -140,7 +140,7 @@ def test_the_judge_is_asked_every_question_and_the_score_is_the_share_that_holds
         "parents": [1, 2],
     }
     (last,) = task.score([item(sample)], Script(q3="No"))
-    assert last.value == pytest.approx(2 / 3)
+    assert last.value == pytest.approx(2 / 3) and last.reason == "not yes: relation"
     with pytest.raises(JudgeError, match="answers questions about pictures"):
         task.score([item(sample)], None)
 
