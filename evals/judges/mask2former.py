@@ -95,7 +95,10 @@ class Mask2Former:
 
 def autocast(device: str, dtype: str) -> Any:
     """Half precision where it is safe, as upstream runs its colour classifier; nothing for float32."""
+    import contextlib
+
     import torch
 
-    kind = torch.device(device).type
-    return torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32")
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, getattr(torch, dtype))
