@@ -17,6 +17,7 @@ from evals.errors import JudgeError
 from evals.judges.stickers import create
 from evals.models.dummy import DummyModel
 from evals.models.images import create as create_images
+from evals.plan import spread_evenly
 from tasks.generation import dpg_rules as rules
 from tasks.generation.dpg_stickers import KINDS, PER_KIND, DpgStickers
 
@@ -94,7 +95,7 @@ def test_the_sticker_judge_reads_no_words(judge) -> None:
 def test_a_run_goes_from_grids_to_a_report(task: DpgStickers, tmp_path: Path) -> None:
     folder = tmp_path / "grids"
     folder.mkdir()
-    samples = evals.plan.spread_evenly(task.samples(), task.groups, 4)
+    samples = spread_evenly(task.samples(), task.groups, 4)
     for sample in samples:
         grid = Image.new("RGB", (128, 128))
         picture = Image.fromarray(render(task.scenes[sample.id]).image)
