@@ -25,7 +25,14 @@ from evals.recorded import Field
 from tasks.generation.geneval import Half
 from tasks.understanding.metrics import Mean, to_value, unparsed_share, unscored
 from tasks.understanding.mme import Mme, Points, Question
-from tasks.understanding.stickers_base import SPLITS, WORTH, Asked, StickerQuestions, make, placed
+from tasks.understanding.stickers_base import (
+    SPLITS,
+    WORTH,
+    Asked,
+    StickerQuestions,
+    make,
+    placed_recorded,
+)
 
 if TYPE_CHECKING:
     from blip3o.stickers import Scene
@@ -113,7 +120,7 @@ class MmeStickers(StickerQuestions, Mme):
         return self.judge(self.read(Field(dict(record), "sample")), answer)
 
     def _score_of(self, doc: Question, line: Field) -> Score:
-        return placed(super()._score_of(doc, line), line["doc"].object())
+        return placed_recorded(super()._score_of(doc, line), line["doc"])
 
     def metrics(self) -> Sequence[Metric]:
         """`perception`, its sub-tasks, acc and acc+, the halves, then what the figures are read beside."""

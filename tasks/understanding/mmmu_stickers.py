@@ -34,7 +34,7 @@ from tasks.understanding.stickers_base import (
     balanced,
     make,
     make_counted,
-    placed,
+    placed_recorded,
 )
 from tasks.understanding.vqa_stickers import in_groups
 
@@ -109,7 +109,7 @@ class MmmuStickers(StickerQuestions, Mmmu):
         return self.judge(self.read(Field(dict(record), "sample")), answer)
 
     def _score_of(self, doc: Question, line: Field) -> Score:
-        return placed(super()._score_of(doc, line), line["doc"].object())
+        return placed_recorded(super()._score_of(doc, line), line["doc"])
 
     def metrics(self) -> Sequence[Metric]:
         """`accuracy`, the subjects, questions about several pictures, the halves, and what they are read beside."""

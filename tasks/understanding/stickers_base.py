@@ -27,6 +27,7 @@ from tasks.understanding.metrics import unscored
 
 if TYPE_CHECKING:
     from blip3o.stickers import Scene
+    from evals.recorded import Field
 
 SPLITS = ("test_seen", "test_unseen")
 WORTH = (
@@ -161,6 +162,12 @@ def placed(score: Score, record: Mapping[str, Any]) -> Score:
     if "chance" in record:
         place["chance"] = record["chance"]
     return replace(score, details={**score.details, **place})
+
+
+def placed_recorded(score: Score, doc: Field) -> Score:
+    """The same for a recorded document. Raises InputError, naming the key, for one without its place."""
+    place: dict[str, Any] = {key: doc[key].text() for key in ("split", "picture")}
+    return placed(score, {**place, "chance": doc["chance"].number()})
 
 
 @dataclass(frozen=True)

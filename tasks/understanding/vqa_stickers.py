@@ -37,7 +37,7 @@ from tasks.understanding.stickers_base import (
     balanced,
     make,
     make_counted,
-    placed,
+    placed_recorded,
 )
 from tasks.understanding.stickers_words import SYNONYMS
 from tasks.understanding.vqav2 import Vqav2
@@ -144,7 +144,7 @@ class VqaStickers(StickerQuestions, Vqav2):
         return self.judge(self.read(Field(dict(record), "sample")), answer)
 
     def _score_of(self, doc: Question, line: Field) -> Score:
-        return placed(super()._score_of(doc, line), line["doc"].object())
+        return placed_recorded(super()._score_of(doc, line), line["doc"])
 
     def metrics(self) -> Sequence[Metric]:
         """`accuracy`, its kinds, the halves without numbers, and what it is read beside."""

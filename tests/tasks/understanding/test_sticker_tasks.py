@@ -21,6 +21,7 @@ from evals.api import (
     ScoreItem,
     ScoreRow,
 )
+from evals.errors import InputError
 from evals.plan import spread_evenly
 from evals.recorded import Field
 from tasks.understanding.caption_stickers import CaptionStickers
@@ -374,6 +375,15 @@ def test_recorded_answers_score_as_in_a_run(name) -> None:
         assert value["value"] == ran[metric].value
     by_lmms_eval = task.score_recorded("answers", lines, "lmms-eval")[-1]["aggregate"]["metrics"]
     assert list(by_lmms_eval.values())[0] in (1.0, 200.0)
+
+
+@pytest.mark.parametrize("key", ["split", "picture", "chance"])
+def test_a_recorded_document_without_its_place_is_refused_by_name(key) -> None:
+    task = task_of("mme_stickers")
+    doc = {k: v for k, v in task.samples()[0].metadata.items() if k != key}
+    line = Field({"n": 0, "doc": doc, "response": "yes"}, "x.jsonl:1")
+    with pytest.raises(InputError, match=rf"x\.jsonl:1: .*{key}"):
+        task.score_recorded("answers", [line])
 
 
 class Oracle:
