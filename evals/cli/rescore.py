@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from evals.cli.settings import NumberOrAuto, Share
 @click.option("--judge", metavar="NAME", help="Who judges now, such as stickers or stickers:FOLDER for other weights; auto takes that of the model's domain.  [default: the run's own, for new weights or new rules]")
 @click.option("--output", type=click.Path(), metavar="DIR", help="The new run folder.  [default: beside RUN, <task>-<model>-<configuration>]")
 @click.option("--judge-batch-size", type=NumberOrAuto(), metavar="N|auto", help="Outputs per call of the judge.  [default: as in RUN]")
+@click.option("--set", multiple=True, metavar="judge.args.X=V", help="One argument of the judge; may be repeated.")
 @click.option("--max-errors", type=Share(), metavar="SHARE", help="Share of outputs that may fail before the exit code is 1.  [default: as in RUN]")
 @click.option("--experiment", metavar="E", help="MLflow experiment.  [default: as in RUN]")
 @click.option("--tracking-uri", metavar="U", help="MLflow tracking URI.  [default: as in RUN]")
@@ -35,9 +37,9 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
 
     wait_politely()
     set_up_logging(False, quiet)
-    settings: dict[str, Any] = {}
+    settings = _judge_settings(options["set"])
     if options["judge_batch_size"] is not None:
-        settings["judge"] = {"batch_size": options["judge_batch_size"]}
+        settings.setdefault("judge", {})["batch_size"] = options["judge_batch_size"]
     if options["max_errors"] is not None:
         settings["max_errors"] = options["max_errors"]
     tracking = {k: options[k] for k in ("experiment", "tracking_uri") if options[k] is not None}
@@ -55,3 +57,20 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
     show(found.run, options["json"])
     if found.run.problem is not None:
         raise EvalError(found.run.problem)
+
+
+def _judge_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """Arguments of the judge. Raises UsageError for anything else: it belongs to the run that made the outputs."""
+    from evals.config import set_key
+    from evals.config_files import parse_assignment
+    from evals.errors import UsageError, shown
+
+    settings: dict[str, Any] = {}
+    for text in assignments:
+        key, value = parse_assignment(text)
+        if not key.startswith("judge.args."):
+            raise UsageError(
+                f"--set {shown(key)}: rescore changes the judge only, give judge.args.NAME=VALUE"
+            )
+        set_key(settings, key, value)
+    return settings
