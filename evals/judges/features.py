@@ -113,7 +113,7 @@ def create_inception(spec: str, options: ModelOptions) -> FeatureJudge:
     if not path.is_file():
         where = "" if spec else " (torch's cache)"
         raise MissingRequirementError(
-            f"judge 'inception' needs {path}{where}: fetch {INCEPTION_URL} and give it as --judge inception:FILE"
+            f"judge 'inception' needs {path}{where}: fetch {INCEPTION_URL} and name it as inception:FILE"
         )
     recipe = _recipe("inception", 2048, 299, file_digest(path), options)
 
