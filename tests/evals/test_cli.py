@@ -77,7 +77,7 @@ def test_wrong_usage_is_exit_2_with_a_hint_and_no_traceback(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--judge", "stikers"], "Unknown judge 'stikers'. Did you mean: stickers?"),
+        (["--judge", "stikers"], "Unknown judge 'stikers'. Did you mean: stickers"),
         (["--set", "generation.stepz=3"], "Did you mean: generation.steps"),
         (["--limit", "0"], "limit = 0 (from flag --limit) is not allowed: must be at least 1"),
         (["--limit", "x"], "'x' is not a valid integer"),
