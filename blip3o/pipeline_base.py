@@ -82,6 +82,10 @@ class PipelineBase(PushToHubMixin):
             return autoencoder_target(self.decoder)  # the VAE that draws is the one that encodes
         return self._target
 
+    @target_encoder.setter
+    def target_encoder(self, target: Target | None) -> None:
+        self._target, self._target_source = target, None
+
     def require_decoder(self) -> PixelDecoder:
         """Raises: WeightsError if the loaded parts cannot make pictures."""
         if self.decoder is None:

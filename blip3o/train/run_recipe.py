@@ -62,9 +62,9 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
     fit(stage, recipe.loop, output / "train", hooks, processes)
     folder = output / "model"
     if processes.is_main:
-        pipeline.save_pretrained(folder)
         if target is not None:
-            target.save_pretrained(folder / "target_encoder")
+            pipeline.target_encoder = target
+        pipeline.save_pretrained(folder)
         save_json(output / "data.json", stage.tallies())
     processes.barrier()
     return folder
