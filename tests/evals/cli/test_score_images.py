@@ -134,7 +134,7 @@ def test_rewritten_prompts_are_marked(pictures) -> None:
     ("args", "said"),
     [
         (("--judge", "auto"), "--judge auto has no answer for"),
-        (("--judge", "stickrs"), "Did you mean: stickers?"),
+        (("--judge", "stickrs"), "Did you mean: stickers"),
         (("--judge", "dummy", "--compat", "lmms-eval"), "--compat is for recorded answers"),
         (("--judge", "dummy", "--output", "pictures/run"), "lie in one another"),
         (("--judge", "dummy", "--output", "."), "lie in one another"),
