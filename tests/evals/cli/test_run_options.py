@@ -205,9 +205,9 @@ def test_several_tasks_get_a_folder_each_and_what_any_lacks_is_said_first(tmp_pa
 def test_dpg_with_a_judge_that_answers_nothing_is_refused_before_anything_is_made(
     tmp_path: Path,
 ) -> None:
-    done = run_dummy(tmp_path / "x", "--judge", "stickers", task="dpg")
+    done = run_dummy(tmp_path / "x", "--judge", "sticker-features", task="dpg")
     assert done.exit_code == 2 and not (tmp_path / "x").exists()
-    assert "judge 'stickers' answers no questions about pictures, which task 'dpg' needs" in done.stderr
+    assert "judge 'sticker-features' answers no questions about pictures, which task 'dpg' needs" in done.stderr
 
 
 def test_size_seed_mode_and_series_reach_the_pictures(tmp_path: Path) -> None:

@@ -153,9 +153,9 @@ def test_bad_use_ends_in_one_line_and_writes_nothing(pictures, args, said) -> No
 
 
 def test_a_judge_that_answers_nothing_cannot_judge_dense_prompts(pictures) -> None:
-    result = call("score", "--task", "dpg", "--images", "pictures", "--judge", "stickers")
+    result = call("score", "--task", "dpg", "--images", "pictures", "--judge", "sticker-features")
     assert result.exit_code == 2
-    assert "judge 'stickers' answers no questions about pictures" in result.stderr
+    assert "judge 'sticker-features' answers no questions about pictures" in result.stderr
 
 
 def test_a_run_folder_is_sent_to_rescore(made) -> None:
