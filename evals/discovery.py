@@ -62,7 +62,7 @@ _JUDGES = {
         "evals.judges.vlm_endpoint:create",
         "a vision-language model behind an endpoint, openai-vlm:MODEL",
     ),
-    "clip": ("evals.judges.clip_similarity:create", "a CLIP model compares picture and prompt (clip:FOLDER or a hub id)"),
+    "clip": ("evals.judges.clip_similarity:create", "a CLIP model compares picture and prompt; clip:FOLDER or hub id"),
     "dummy": ("evals.judges.dummy:create", "scripted verdicts (tests only)"),
 }
 _METRICS: dict[str, tuple[str, str]] = {
