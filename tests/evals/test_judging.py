@@ -186,8 +186,8 @@ def test_a_cell_outside_the_sheet_is_refused(tmp_path):
 
 def test_tasks_and_domains_that_do_not_fit_are_refused(tmp_path):
     row = {"sample_id": "00000", "correct": True}
-    labels = write(tmp_path / "l.jsonl", {"task": "geneval", "domain": "photos"}, row)
-    with pytest.raises(UsageError, match="domain 'photos': give --judge"):
+    labels = write(tmp_path / "l.jsonl", {"task": "geneval", "domain": "drawings"}, row)
+    with pytest.raises(UsageError, match="domain 'drawings': give --judge"):
         agree(labels)
     with pytest.raises(UsageError, match="--task dpg, the labels' task geneval"):
         agree(labels, task_name="dpg")
