@@ -80,6 +80,7 @@ def _results_so_far(run: UnfinishedRun) -> Mapping[str, Any]:
             "unscored": len(scores) - len(scored),
         },
         "metrics": {metric.name: metric_to_json(metric) for metric in metrics},
+        "warnings": list(run.manifest["warnings"]),
         "timing": {},
     }
 
