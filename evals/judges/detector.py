@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from evals.api import Detection, Identity, ModelOptions
-from evals.errors import ConfigError, UsageError, shown, suggest
+from evals.errors import UsageError, shown, suggest
 from evals.judges.clip_colors import ClipWeights, find_clip, joint_digest
 from evals.judges.mask2former_images import PADDINGS
 from evals.judges.mask2former_weights import DetectorWeights, find_detector
@@ -137,6 +137,7 @@ class DetectorJudge:
         from evals.judges import detector_check as check
         from evals.judges.clip_colors import ClipColors
         from evals.judges.mask2former import Mask2Former
+        from evals.models.devices import resolve_device
 
         arguments = self._arguments
         self.device = resolve_device(self._wanted_device)
@@ -247,18 +248,3 @@ def _find_both(arguments: DetectorArguments) -> tuple[DetectorWeights, ClipWeigh
     if missing:
         raise MissingRequirementError("\n".join(missing))
     return found[0], found[1]
-
-
-def resolve_device(name: str) -> str:
-    """`auto` -> cuda where there is one. Raises ConfigError for a device that torch cannot use."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name!r} cannot be used by judge 'mask2former': {str(error).splitlines()[0]}"
-        ) from error
-    return name

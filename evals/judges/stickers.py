@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evals.api import Detection, Identity, ModelOptions
-from evals.errors import ConfigError, JudgeError, UsageError, shown
+from evals.errors import JudgeError, UsageError, shown
 from evals.judges.pairs import unique_pictures
 
 DOMAIN = "stickers"
@@ -40,9 +40,10 @@ class StickersJudge:
         """Reads the weights. Raises JudgeError when they are missing or damaged."""
         from blip3o.errors import WeightsError
         from blip3o.stickers.judge import StickerJudge
+        from evals.models.devices import resolve_device
 
         try:
-            self._judge = StickerJudge.load(self._folder, _device(self._device))
+            self._judge = StickerJudge.load(self._folder, resolve_device(self._device))
         except WeightsError as error:
             raise JudgeError(str(error)) from error
 
@@ -113,20 +114,6 @@ def to_detection(found: Any, with_color: bool = True) -> Detection:
 def create(spec: str, options: ModelOptions) -> StickersJudge:
     """Factory for `--judge stickers` or `--judge stickers:FOLDER` (weights of another training)."""
     return StickersJudge(spec or None, options.device)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name!r} cannot be used by the sticker judge: {str(error).splitlines()[0]}"
-        ) from error
-    return name
 
 
 def _metadata(folder: str | None) -> tuple[Any, dict[str, Any]]:

@@ -8,18 +8,25 @@ from itertools import groupby
 from typing import Any
 
 from evals.api import GenerationRequest
-from evals.errors import UsageError
+from evals.errors import ConfigError
 
 
 def resolve_device(wanted: str) -> str:
-    """"auto" takes this process's CUDA device, else the CPU. Raises UsageError for CUDA where there is none."""
+    """"auto" takes this process's CUDA device, else the CPU. Raises ConfigError for one that torch cannot use."""
     import torch
 
     if wanted == "auto":
         rank = os.environ.get("LOCAL_RANK", "0")
         wanted = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device {wanted!r}: no CUDA device is available here; give --device cpu")
+        raise ConfigError(
+            f"device {wanted!r} cannot be used: no CUDA device is available here; give --device cpu"
+        )
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        problem = str(error).splitlines()[0]
+        raise ConfigError(f"device {wanted!r} cannot be used: {problem}") from error
     return wanted
 
 
