@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from blip3o.errors import Blip3oError, ConfigError, WeightsError
+from blip3o.storage import write_json
 from blip3o.train.distributed import Processes, local, whole
 
 if TYPE_CHECKING:
@@ -69,13 +70,6 @@ def save_tensors(
         raise CheckpointNotSaved(
             f"{path} could not be written ({error}); free space and start again: what was saved before is whole"
         ) from None
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Atomic JSON write."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -121,7 +115,7 @@ def save_training_state(
         save_tensors(
             folder / TENSORS, tensors, {"state": json.dumps(header), "digest": digest(tensors)}
         )
-        save_json(folder / METADATA, header)
+        write_json(folder / METADATA, header)
     processes.barrier()
 
 

@@ -30,7 +30,8 @@ from blip3o.data.sticker_table import StickerTable
 from blip3o.data.target_cache import CachedSource, fill_cache
 from blip3o.errors import ConfigError, DataError
 from blip3o.pipeline import Blip3oPipeline
-from blip3o.train.checkpoint import digest, save_json
+from blip3o.storage import write_json
+from blip3o.train.checkpoint import digest
 from blip3o.train.distributed import Processes
 from blip3o.train.loop import Hooks, fit
 from blip3o.train.recipe import DataSpec, TrainRecipe
@@ -65,7 +66,7 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
         if target is not None:
             pipeline.target_encoder = target
         pipeline.save_pretrained(folder)
-        save_json(output / "data.json", stage.tallies())
+        write_json(output / "data.json", stage.tallies())
     processes.barrier()
     return folder
 

@@ -182,7 +182,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("moment", ["save_file", "os.replace", "save_json"])
+@pytest.mark.parametrize("moment", ["save_file", "os.replace", "write_json"])
 def test_a_kill_at_any_moment_of_a_save_costs_no_step_that_was_saved(tmp_path, monkeypatch, moment):
     whole = weights(fit(Regression(), CONFIG, tmp_path / "whole"))
     parts, saves = tmp_path / "parts", []
