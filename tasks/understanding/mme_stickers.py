@@ -20,8 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Metric, MetricValue, Score, ScoreRow, Terms
-from evals.recorded import Field
+from evals.api import Metric, MetricValue, ScoreRow, Terms
 from tasks.generation.geneval import Half
 from tasks.understanding.metrics import Mean, to_value, unparsed_share, unscored
 from tasks.understanding.mme import Mme, Points, Question
@@ -29,9 +28,8 @@ from tasks.understanding.stickers_base import (
     SPLITS,
     WORTH,
     Asked,
-    StickerQuestions,
+    OfficialStickerQuestions,
     make,
-    placed_recorded,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ CATEGORIES = tuple(_ASKED_OF)
 IN_BOTH_HALVES = ("existence", "position", "color")
 
 
-class MmeStickers(StickerQuestions, Mme):
+class MmeStickers(OfficialStickerQuestions, Mme):
     """The task; see the module's card. The group is the sub-task."""
 
     name = "mme_stickers"
@@ -112,15 +110,6 @@ class MmeStickers(StickerQuestions, Mme):
                 )
             )
         return asked
-
-    def prompt(self, doc: Question) -> str:
-        return doc.question + self.prompt_end
-
-    def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
-        return self.judge(self.read(Field(dict(record), "sample")), answer)
-
-    def _score_of(self, doc: Question, line: Field) -> Score:
-        return placed_recorded(super()._score_of(doc, line), line["doc"])
 
     def metrics(self) -> Sequence[Metric]:
         """`perception`, its sub-tasks, acc and acc+, the halves, then what the figures are read beside."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Metric, Score
+from evals.api import Metric
 from evals.recorded import Field
 from tasks.choices import lettered, letters_of
 from tasks.generation.geneval import Half
@@ -30,11 +30,10 @@ from tasks.understanding.stickers_base import (
     WORTH,
     Asked,
     Chance,
-    StickerQuestions,
+    OfficialStickerQuestions,
     balanced,
     make,
     make_counted,
-    placed_recorded,
 )
 from tasks.understanding.vqa_stickers import in_groups
 
@@ -58,7 +57,7 @@ SUBJECTS = tuple(_SCENES)
 IN_BOTH_HALVES = ("object", "color", "position", "which_picture")
 
 
-class MmmuStickers(StickerQuestions, Mmmu):
+class MmmuStickers(OfficialStickerQuestions, Mmmu):
     """The task; see the module's card. The group is the subject."""
 
     name = "mmmu_stickers"
@@ -104,12 +103,6 @@ class MmmuStickers(StickerQuestions, Mmmu):
 
     def prompt(self, doc: Question) -> str:
         return f"{doc.question}\n{lettered(doc.options)}{self.prompt_end}"
-
-    def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
-        return self.judge(self.read(Field(dict(record), "sample")), answer)
-
-    def _score_of(self, doc: Question, line: Field) -> Score:
-        return placed_recorded(super()._score_of(doc, line), line["doc"])
 
     def metrics(self) -> Sequence[Metric]:
         """`accuracy`, the subjects, questions about several pictures, the halves, and what they are read beside."""

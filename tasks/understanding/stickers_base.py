@@ -23,11 +23,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from evals.api import MetricValue, Sample, Score, ScoreItem, ScoreRow
+from evals.recorded import Field
 from tasks.understanding.metrics import unscored
 
 if TYPE_CHECKING:
     from blip3o.stickers import Scene
-    from evals.recorded import Field
 
 SPLITS = ("test_seen", "test_unseen")
 WORTH = (
@@ -154,6 +154,21 @@ class StickerQuestions(ABC):
             )
             for item in items
         ]
+
+
+class OfficialStickerQuestions(StickerQuestions):
+    """A sticker edition whose documents an official task reads and judges; stands before that task among the bases."""
+
+    def prompt(self, doc: Any) -> str:
+        text: str = doc.question + self.prompt_end
+        return text
+
+    def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
+        score: Score = self.judge(self.read(Field(dict(record), "sample")), answer)  # type: ignore[attr-defined]
+        return score
+
+    def _score_of(self, doc: Any, line: Field) -> Score:
+        return placed_recorded(super()._score_of(doc, line), line["doc"])  # type: ignore[misc]
 
 
 def placed(score: Score, record: Mapping[str, Any]) -> Score:

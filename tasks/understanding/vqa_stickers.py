@@ -23,21 +23,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Metric, Score
+from evals.api import Metric
 from evals.recorded import Field
 from tasks.generation.geneval import Half
-from tasks.understanding.annotated import Question, accuracy
+from tasks.understanding.annotated import accuracy
 from tasks.understanding.metrics import Mean, in_group, unparsed_share
 from tasks.understanding.stickers_base import (
     SPLITS,
     WORTH,
     Asked,
     Chance,
-    StickerQuestions,
+    OfficialStickerQuestions,
     balanced,
     make,
     make_counted,
-    placed_recorded,
 )
 from tasks.understanding.stickers_words import SYNONYMS
 from tasks.understanding.vqav2 import Vqav2
@@ -78,7 +77,7 @@ _NEAR_COLORS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class VqaStickers(StickerQuestions, Vqav2):
+class VqaStickers(OfficialStickerQuestions, Vqav2):
     """The task; see the module's card. The group is the kind of question."""
 
     name = "vqa_stickers"
@@ -136,15 +135,6 @@ class VqaStickers(StickerQuestions, Vqav2):
         guesses = [accuracy(self.normalise(guess), doc.golds) for guess in allowed(kind)]
         chance = round(sum(guesses) / len(guesses), 6)
         return Asked(name, kind, self.prompt(doc), picture, (scene,), record, chance)
-
-    def prompt(self, doc: Question) -> str:
-        return doc.question + self.prompt_end
-
-    def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
-        return self.judge(self.read(Field(dict(record), "sample")), answer)
-
-    def _score_of(self, doc: Question, line: Field) -> Score:
-        return placed_recorded(super()._score_of(doc, line), line["doc"])
 
     def metrics(self) -> Sequence[Metric]:
         """`accuracy`, its kinds, the halves without numbers, and what it is read beside."""
