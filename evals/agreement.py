@@ -24,8 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals.stats_clusters import MIN_BOOTSTRAP_CLUSTERS, expanded_percentiles
-from evals.stats_shares import wilson
+from evals.stats.clusters import MIN_BOOTSTRAP_CLUSTERS, expanded_percentiles
+from evals.stats.shares import wilson
 
 N_RESAMPLES = 4000
 EDGE = 0.1  # as in evals.stats: shares nearer than this to 0 or 1 get Wilson's interval

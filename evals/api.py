@@ -1,9 +1,9 @@
 """Nouns of the harness: what tasks, models, judges and metrics hand to each other.
 
-Standard library and ``evals.redact`` only, so that a plug-in can be written, listed and tested without torch. A *task*
-yields samples and turns outputs into scores; a *model* makes the outputs; a *judge* answers
-questions about an image; a *metric* turns all scores into one value. ``evals.runner`` moves these
-values between them and onto disk; nobody else needs to know about files, batches or resume.
+Standard library and ``evals.io.redact`` only, so that a plug-in can be written, listed and tested
+without torch. A *task* yields samples and turns outputs into scores; a *model* makes the outputs; a
+*judge* answers questions about an image; a *metric* turns all scores into one value. ``evals.runner``
+moves these values between them and onto disk; nobody else needs to know about files, batches or resume.
 
     Sample --(runner: seeds, batches)--> GenerationRequest --(model)--> image --> Output
     ScoreItem(sample, output, image) --(task, judge)--> Score --> ScoreRow --(metric)--> MetricValue
@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from evals.redact import redact, redact_json
+from evals.io.redact import redact, redact_json
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels; the end is exclusive."""

@@ -320,7 +320,7 @@ def metrics_of(run: RunData, task: Task | None = None) -> tuple[Sequence[Metric]
     recorded = run.manifest["task"]
     try:
         if task is None:
-            from evals.lookup import find_task
+            from evals.plugins.lookup import find_task
 
             task = find_task(recorded["name"])
         if task.version == recorded["version"]:

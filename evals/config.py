@@ -2,7 +2,7 @@
 
 Layers are merged in this order, later ones win: defaults < preset < ``--config`` files <
 environment < ``--set`` < flags. Unknown keys are refused with a suggestion. A preset is what model
-and task bring along: their values stand where nobody gave one (``evals.config_show``).
+and task bring along: their values stand where nobody gave one (``evals.settings.show``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from evals.errors import ConfigError, shown, suggest
-from evals.redact import redact_json
+from evals.io.redact import redact_json
 
 MAX_SEED = 2**53 - 1
 

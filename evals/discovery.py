@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evals import registry
-from evals.calls import one_line
-from evals.plugin_checks import task_problem
+from evals.phases.calls import one_line
+from evals.plugins.checks import task_problem
 from evals.registry import Registry, RegistryError
 
 BUILT_IN = "built-in"

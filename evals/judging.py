@@ -210,7 +210,7 @@ def agree(
     Raises: UsageError and InputError for labels, judges and runs that do not fit together.
     """
     from evals.labels import bundled_path, read_labels
-    from evals.lookup import find_task
+    from evals.plugins.lookup import find_task
     from evals.results import load
 
     labels = read_labels(bundled_path() if labels_path is None else labels_path)
@@ -265,7 +265,7 @@ def _task_name(labels: Labels, run: Any, wanted: str | None) -> str:
 
 def _judge(labels: Labels, run: Any, task: Any, name: str | None, device: str) -> Any:
     from evals.config import JudgeConfig, ModelConfig, RunConfig
-    from evals.lookup import find_judge
+    from evals.plugins.lookup import find_judge
 
     if name in (None, "auto"):
         domain = labels.header.get("domain") if run is None else run.manifest["model"]["domain"]

@@ -10,8 +10,8 @@ from evals import provenance
 from evals.api import Judge, Model, Sample, Task
 from evals.config import RunConfig
 from evals.fingerprint import sha256_of
-from evals.lookup import identity_json
-from evals.readymade import Findings
+from evals.phases.readymade import Findings
+from evals.plugins.lookup import identity_json
 from evals.results import SCHEMA_VERSION
 
 _JUDGE_BATCH_SIZE = 64  # for tasks that need no judge

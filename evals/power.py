@@ -1,6 +1,6 @@
 """How large a run has to be: the design of a finished run, and what it can show.
 
-Shares and correlations are estimated as cautiously as the intervals are (`evals.stats_shares`): a tag at 0 or 1 is
+Shares and correlations are estimated as cautiously as the intervals are (`evals.stats.shares`): a tag at 0 or 1 is
 not taken to be without spread. How strongly two models agree on which prompts are hard cannot be seen in one run;
 a second one measures it.
 """
@@ -23,8 +23,8 @@ from evals.stats import (
     minimum_detectable_difference,
     power_of_difference,
 )
-from evals.stats_clusters import checked, integer_codes, reduce_clusters, standard_error, stratify
-from evals.stats_shares import cautious_correlation
+from evals.stats.clusters import checked, integer_codes, reduce_clusters, standard_error, stratify
+from evals.stats.shares import cautious_correlation
 
 DEFAULT_CORRELATION = 0.5
 DEFAULT_ICC = 0.5

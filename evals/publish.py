@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.calls import one_line
 from evals.config import TrackingConfig
 from evals.errors import EvalError, InputError, LockedError
-from evals.redact import redact
+from evals.io.redact import redact
+from evals.phases.calls import one_line
 from evals.results import load
 from evals.store import RunStore
 

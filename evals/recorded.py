@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
-from evals import strict_json
 from evals.errors import InputError
+from evals.io import strict_json
 
 _SHOWN_CHARACTERS = 60
 

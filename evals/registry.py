@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from evals.errors import EvalError, unknown_name
-from evals.plugin_checks import entry_problem
+from evals.plugins.checks import entry_problem
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
     ``registry.register("geneval", "tasks.generation.geneval:GenEval", origin="built-in")`` stores a
     target; ``registry.get("geneval")`` imports it. Entries that failed to load during discovery stay
     listed with their error and raise it when asked for. What a target turns out to be is checked when it
-    is imported (``evals.plugin_checks``).
+    is imported (``evals.plugins.checks``).
     """
 
     def __init__(

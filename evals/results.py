@@ -29,7 +29,7 @@
     path (relative, of a picture) or text; sha256 and bytes of the picture file; error (one line)
     seconds            its share of the batch's time; null for outputs that were only read (and ``seed``
                        is null for pictures that others made)
-    crc32              checksum of the line up to here (``evals.checksums``); readers take it off
+    crc32              checksum of the line up to here (``evals.io.checksums``); readers take it off
 
 ``scores.jsonl`` - one line per output, in the same order; no times, no run names
     sample_id, image_index, group, value (a number, or null), reason, answer, details
@@ -64,11 +64,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.api import MetricValue, Output, Score, ScoreRow
-from evals.checksums import JSON_KEY, is_sound
 from evals.errors import InputError
-from evals.jsonl import dumps, read_rows
+from evals.io.checksums import JSON_KEY, is_sound
+from evals.io.jsonl import dumps, read_rows
+from evals.io.strict_json import parse
 from evals.run_shape import check_manifest, check_results, checked_outputs, checked_scores
-from evals.strict_json import parse
 
 if TYPE_CHECKING:
     import pandas

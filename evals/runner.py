@@ -17,22 +17,24 @@ from typing import Any
 
 from evals import config as configs
 from evals import fingerprint as fingerprints
-from evals import publish, readymade, requirements, unfinished
+from evals import publish, unfinished
 from evals.api import Judge, Model, Observer, PaidModel, Task
 from evals.config import RunConfig
 from evals.errors import EvalError, LockedError, StoreError, UsageError
-from evals.files import NotWritableError, json_problem, write_json, writing
-from evals.generate import generate_outputs, make_request
-from evals.jsonl import Scan
-from evals.loaded import loaded_calls
-from evals.lookup import find_judge, find_metrics, find_model, find_task
+from evals.io.files import NotWritableError, json_problem, write_json, writing
+from evals.io.jsonl import Scan
 from evals.manifest import new_manifest
-from evals.outcome import Run, RunOptions, problem_of
-from evals.plan import Batch, Plan, cut, spread_evenly
-from evals.progress import Progress
+from evals.phases import readymade
+from evals.phases.generate import generate_outputs, make_request
+from evals.phases.loaded import loaded_calls
+from evals.phases.outcome import Run, RunOptions, problem_of
+from evals.phases.plan import Batch, Plan, cut, spread_evenly
+from evals.phases.progress import Progress
+from evals.phases.scoring import compute_results, read_scores, score_outputs
+from evals.phases.sessions import Session, timing
+from evals.plugins import requirements
+from evals.plugins.lookup import find_judge, find_metrics, find_model, find_task
 from evals.results import load
-from evals.scoring import compute_results, read_scores, score_outputs
-from evals.sessions import Session, timing
 from evals.store import REPORT, RESULTS, RunStore, whole_batches
 
 log = logging.getLogger("evals")

@@ -3,7 +3,7 @@
 Whole files are replaced atomically, lines are appended per batch, pictures are in place before the
 line that names them. So after SIGKILL at any moment a folder holds only finished things, at most one
 torn line, and temporary files with fixed names that the next start writes over. Lines, manifest,
-results and pictures carry checksums (``evals.checksums``); the manifest has a second copy.
+results and pictures carry checksums (``evals.io.checksums``); the manifest has a second copy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import Sample
-from evals.attempts import Attempts
 from evals.errors import ConfigMismatchError, LockedError, StoreError, UsageError
-from evals.files import json_problem, write_atomically, write_json, writing
-from evals.jsonl import Scan, scan
-from evals.locks import FileLock
-from evals.plan import Batch, Locator, Plan, cut
-from evals.readymade import EncodedPicture
+from evals.io.files import json_problem, write_atomically, write_json, writing
+from evals.io.jsonl import Scan, scan
+from evals.io.locks import FileLock
+from evals.phases.attempts import Attempts
+from evals.phases.plan import Batch, Locator, Plan, cut
+from evals.phases.readymade import EncodedPicture
 from evals.results import SCHEMA_VERSION
 
 OUTPUTS, SCORES, RESULTS, MANIFEST, REPORT = (
@@ -92,7 +92,7 @@ class RunStore:
         )
 
     def attempts(self, phase: str, shard: tuple[int, int] = (0, 1)) -> Attempts:
-        """The note of which batch is being computed (``evals.attempts``)."""
+        """The note of which batch is being computed (``evals.phases.attempts``)."""
         return Attempts(self.root / ".working-{}-{}-of-{}".format(phase, *shard))
 
     def close(self) -> None:

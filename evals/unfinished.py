@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.config import RunConfig
-from evals.jsonl import Scan
-from evals.plan import Plan
+from evals.io.jsonl import Scan
+from evals.phases.plan import Plan
 
 _SHARD_FILE = re.compile(r"outputs\.(\d+)-of-(\d+)\.jsonl")
 _NAMED = 8  # shards that are listed one by one

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.redact import redact
+from evals.io.redact import redact
 from evals.results import RunData, load
 from reports import tracking_db
 from reports.format import words

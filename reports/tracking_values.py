@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from evals.redact import redact
+from evals.io.redact import redact
 from evals.results import RunData
 from reports.format import interval, number, words
 

@@ -15,7 +15,7 @@ from typing import Any
 from evals import stats
 from evals.api import MetricValue
 from evals.errors import InputError
-from evals.jsonl import read_rows
+from evals.io.jsonl import read_rows
 from evals.results import RunData, load, metric_to_json
 
 SO_FAR = "so far; the run is not finished"

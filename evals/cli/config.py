@@ -28,7 +28,7 @@ def show(ctx: click.Context, **options: Any) -> None:
     import json
 
     from evals.config import resolve
-    from evals.config_show import as_yaml, settings_of
+    from evals.settings.show import as_yaml, settings_of
 
     layers = layers_from(ctx)
     for number, name in enumerate(task_names(ctx, layers)):
@@ -48,6 +48,6 @@ def schema() -> None:
     """Print the JSON Schema of settings files, for editors and other programs."""
     import json
 
-    from evals.config_show import json_schema
+    from evals.settings.show import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))

@@ -22,7 +22,7 @@ def command(file: str, out: str, as_json: bool) -> None:
     from dataclasses import asdict
     from pathlib import Path
 
-    from evals.convert_mmdet import convert_file
+    from evals.mmdet.convert import convert_file
 
     done = convert_file(Path(file).expanduser(), Path(out).expanduser())
     if as_json:

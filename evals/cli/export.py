@@ -20,7 +20,7 @@ def command(runs: tuple[str, ...], form: str, output: str | None) -> None:
     from pathlib import Path
 
     from evals.export import export
-    from evals.files import write_atomically
+    from evals.io.files import write_atomically
     from evals.publish import run_folders
     from evals.results import load
 

@@ -42,8 +42,8 @@ def score(pictures: Path, reference: Path, as_json: bool, quiet: bool, **options
     """Distances of the folder PICTURES to REFERENCE, a folder or a statistics file."""
     from dataclasses import asdict
 
-    from evals.image_sets import picture_set, reference_of
     from evals.metrics.set_figures import all_figures
+    from evals.pictures.sets import picture_set, reference_of
     from evals.results import metric_to_json
 
     judge = _judge(options)
@@ -74,8 +74,8 @@ def score(pictures: Path, reference: Path, as_json: bool, quiet: bool, **options
 def statistics(pictures: Path, output: Path, quiet: bool, **options: Any) -> None:
     """Write the features of the folder PICTURES, with their recipe, as a reference for later."""
     from evals.errors import UsageError
-    from evals.image_sets import STATISTICS_SUFFIX, picture_paths, statistics_of
     from evals.metrics.features import save
+    from evals.pictures.sets import STATISTICS_SUFFIX, picture_paths, statistics_of
 
     if output.suffix != STATISTICS_SUFFIX:
         raise UsageError(f"--output {output} must end in {STATISTICS_SUFFIX}")

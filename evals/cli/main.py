@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         from blip3o.errors import Blip3oError
         from evals.errors import EvalError
-        from evals.redact import redact
+        from evals.io.redact import redact
 
         sys.excepthook = _print_without_secrets
         try:
@@ -81,7 +81,7 @@ def _print_without_secrets(kind: type[BaseException], error: BaseException, trac
     """A fault of ours keeps its traceback, without the passwords that its messages may quote."""
     import traceback
 
-    from evals.redact import redact
+    from evals.io.redact import redact
 
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
 

@@ -33,7 +33,7 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
     """
     from evals.cli.run import set_up_logging, show, wait_politely
     from evals.errors import EvalError
-    from evals.rescoring import rescore
+    from evals.phases.rescoring import rescore
 
     wait_politely()
     set_up_logging(False, quiet)
@@ -62,8 +62,8 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
 def _judge_settings(assignments: Sequence[str]) -> dict[str, Any]:
     """Arguments of the judge. Raises UsageError for anything else: it belongs to the run that made the outputs."""
     from evals.config import set_key
-    from evals.config_files import parse_assignment
     from evals.errors import UsageError, shown
+    from evals.settings.files import parse_assignment
 
     settings: dict[str, Any] = {}
     for text in assignments:

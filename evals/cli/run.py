@@ -38,8 +38,8 @@ def command(ctx: click.Context, **options: Any) -> None:
 
     from evals.config import resolve
     from evals.errors import EvalError
-    from evals.lookup import find_model
-    from evals.plan import parse_shard
+    from evals.phases.plan import parse_shard
+    from evals.plugins.lookup import find_model
     from evals.runner import RunOptions, prepare
 
     wait_politely()
@@ -86,7 +86,7 @@ def shard_of_launcher() -> tuple[int, int]:
     """(rank, world size) under torchrun, else the whole."""
     import os
 
-    from evals.plan import parse_shard
+    from evals.phases.plan import parse_shard
 
     rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
     return parse_shard(f"{rank}/{size}") if rank and size else (0, 1)
@@ -95,7 +95,7 @@ def shard_of_launcher() -> tuple[int, int]:
 def set_up_logging(is_verbose: bool, is_quiet: bool) -> None:
     import logging
 
-    from evals.redact import RedactingFormatter
+    from evals.io.redact import RedactingFormatter
 
     level = logging.DEBUG if is_verbose else logging.ERROR if is_quiet else logging.WARNING
     handler = logging.StreamHandler()

@@ -105,7 +105,7 @@ def layers_from(ctx: click.Context) -> Layers:
     Raises: UsageError and its children, naming file and line.
     """
     from evals.config import set_key
-    from evals.config_files import parse_assignment, read_layer
+    from evals.settings.files import parse_assignment, read_layer
 
     params = ctx.params
     layers: Layers = []

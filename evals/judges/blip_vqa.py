@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evals.api import Identity, ModelOptions
-from evals.digests import folder_digest
 from evals.errors import JudgeError, MissingRequirementError, UsageError, shown, suggest
+from evals.io.digests import folder_digest
 from evals.judges.pairs import unique_pictures
 
 HUB_ID = "Salesforce/blip-vqa-capfilt-large"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.digests import file_digest
 from evals.errors import JudgeError, MissingRequirementError, UsageError, shown
+from evals.io.digests import file_digest
 from evals.judges.mask2former import autocast
 from evals.models.hub import local_snapshot
 

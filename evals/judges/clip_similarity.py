@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import Identity, ModelOptions
-from evals.digests import folder_digest
 from evals.errors import JudgeError, MissingRequirementError, UsageError, shown
+from evals.io.digests import folder_digest
 
 HUB_ID = "openai/clip-vit-large-patch14"
 _DIGESTED = (".safetensors", ".json", ".txt")

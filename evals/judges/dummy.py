@@ -18,7 +18,7 @@ from typing import Any
 
 from evals.api import Detection, Identity, ModelOptions
 from evals.models.dummy import read_prompt
-from evals.spec_arguments import parse_arguments
+from evals.settings.arguments import parse_arguments
 
 _COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 _COUNTS = {"a": 1, "an": 1, "two": 2, "three": 3, "four": 4}

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from evals.api import Identity, ModelOptions
-from evals.digests import file_digest
 from evals.errors import ConfigError, JudgeError, MissingRequirementError, shown, suggest
+from evals.io.digests import file_digest
 from evals.metrics.features import RESIZES, Recipe, center_crop, clean_resize
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"

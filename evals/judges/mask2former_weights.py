@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.digests import file_digest
 from evals.errors import MissingRequirementError, UsageError, shown
+from evals.io.digests import file_digest
 from evals.models.hub import local_snapshot
 
 META = "meta-swin-s"

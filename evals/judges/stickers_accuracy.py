@@ -129,7 +129,7 @@ def verdict_agreement(seen: Sequence[Any]) -> dict[str, Any]:
 
     Args: seen: `blip3o.stickers.judge_eval.Seen` values.
     """
-    from evals.lookup import find_task
+    from evals.plugins.lookup import find_task
 
     task = find_task("geneval")
     equal: dict[str, list[bool]] = {

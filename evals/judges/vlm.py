@@ -27,7 +27,7 @@ def create(spec: str, options: ModelOptions) -> VlmJudge:
     model.
     """
     from evals.config import ModelConfig, RunConfig
-    from evals.lookup import find_model
+    from evals.plugins.lookup import find_model
 
     if not spec:
         raise UsageError("judge 'vlm' needs a model: vlm:MODEL, such as vlm:nano (`blip3o-eval list models`)")

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from evals.api import Identity, ModelOptions
-from evals.endpoint import Endpoint, EndpointError, RequestError, check_base_url, read_key
 from evals.errors import EvalError, MissingRequirementError, UsageError, shown, suggest
+from evals.http.endpoint import Endpoint, EndpointError, RequestError, check_base_url, read_key
 from evals.judges.pairs import unique_pictures
 from evals.judges.parse import UnreadableAnswerError, yes_or_no
 from evals.judges.vlm import PROMPT, read_prompt

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions, cut_at
-from evals.digests import folder_digest
 from evals.errors import ModelError, UsageError, suggest
+from evals.io.digests import folder_digest
 from evals.models.devices import draw, resolve_device
 from evals.models.hub import local_snapshot
 

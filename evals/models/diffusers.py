@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import GenerationRequest, Identity, ModelOptions
-from evals.calls import one_line
 from evals.errors import ModelError, UsageError, shown, suggest
 from evals.models.devices import draw, resolve_device
 from evals.models.diffusers_files import HUB_FILES, PipelineFiles, read_pipeline
 from evals.models.hub import local_snapshot
+from evals.phases.calls import one_line
 
 _ARGUMENTS = ("variant", "offload", "without", "call")
 _OFFLOADS = ("none", "model", "sequential")

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evals.digests import files_digest
 from evals.errors import MissingRequirementError, ModelError, UsageError, shown
+from evals.io.digests import files_digest
 
 INDEX = "model_index.json"
 HUB_FILES = (INDEX, "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions
-from evals.spec_arguments import parse_arguments
+from evals.settings.arguments import parse_arguments
 
 SIZE_PX = 64
 

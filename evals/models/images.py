@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import GenerationRequest, Identity, ModelOptions, Sample, Task
-from evals.digests import file_digest
 from evals.errors import UsageError, suggest
-from evals.picture_files import PictureError, read_picture
-from evals.picture_folders import PictureFolder, open_folder
-from evals.picture_matching import Contents, match
-from evals.readymade import MADE_ELSEWHERE, EncodedPicture, Findings, check_apart
+from evals.io.digests import file_digest
+from evals.phases.readymade import MADE_ELSEWHERE, EncodedPicture, Findings, check_apart
+from evals.pictures.files import PictureError, read_picture
+from evals.pictures.folders import PictureFolder, open_folder
+from evals.pictures.matching import Contents, match
 
 _BATCH_SIZE = 16
 _ARGUMENTS = ("rewritten_prompts",)
@@ -38,7 +38,7 @@ def create(spec: str, options: ModelOptions) -> ImagesModel:
 
 
 class ImagesModel:
-    """A readymade `ImageGenerator` over a folder in a layout of `evals.picture_folders`."""
+    """A readymade `ImageGenerator` over a folder in a layout of `evals.pictures.folders`."""
 
     def __init__(self, root: str, allow_rewritten: bool = False) -> None:
         self._folder = open_folder(root)
@@ -58,7 +58,7 @@ class ImagesModel:
     def match(
         self, task: Task, official: Sequence[Sample], samples: Sequence[Sample], per_sample: int
     ) -> Findings:
-        """Find the picture of every output of a run. Raises InputError (`evals.picture_matching.match`)."""
+        """Find the picture of every output of a run. Raises InputError (`evals.pictures.matching.match`)."""
         if task.kind != "generation":
             raise UsageError(
                 f"task {task.name!r} asks for answers, and {self.identity.name!r} has pictures"

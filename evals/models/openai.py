@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import GenerationRequest, Identity, ModelOptions
-from evals.endpoint import (
+from evals.errors import EvalError, ModelError, UsageError
+from evals.http.endpoint import (
     Endpoint,
     RequestError,
     StoppedError,
     check_base_url,
     read_key,
 )
-from evals.errors import EvalError, ModelError, UsageError
 from evals.models.openai_memory import Memory
 from evals.models.openai_replies import read_answer, read_picture_bytes, refusal
 from evals.models.openai_settings import Settings, read_settings
-from evals.readymade import EncodedPicture
+from evals.phases.readymade import EncodedPicture
 
 log = logging.getLogger("evals")
 

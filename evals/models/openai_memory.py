@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.digests import cache_file
 from evals.errors import StoreError
-from evals.files import json_problem, write_atomically, write_json
+from evals.io.digests import cache_file
+from evals.io.files import json_problem, write_atomically, write_json
 
 log = logging.getLogger("evals")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evals.endpoint import Endpoint, RequestError
-from evals.picture_files import parse_picture
+from evals.http.endpoint import Endpoint, RequestError
+from evals.pictures.files import parse_picture
 
 _REFUSALS = ("content_policy", "moderation", "content_filter", "safety")
 

@@ -4,7 +4,7 @@
 key, "none" for a server without one. ``body``: further fields of every request, such as ``{quality: low}``.
 ``seed_field``: name under which the server takes a seed. ``price``: of one picture, for the estimate. ``max_cost``:
 the most that may be spent. ``workers``: requests at a time. ``requests_per_minute``, ``timeout_s``, ``max_retries``,
-``max_wait_s``: see ``evals.endpoint.Limits``. ``cache``: folder of pictures that were paid for, or "none".
+``max_wait_s``: see ``evals.http.endpoint.Limits``. ``cache``: folder of pictures that were paid for, or "none".
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import ModelOptions
-from evals.endpoint import Limits
 from evals.errors import UsageError, shown, suggest
+from evals.http.endpoint import Limits
+from evals.io.redact import redact_json
 from evals.models.openai_memory import default_folder
-from evals.redact import redact_json
 
 # name -> (least, most, whether whole)
 _NUMBERS = {

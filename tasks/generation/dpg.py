@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.api import Sample, TaskKind
 from evals.errors import InputError, MissingRequirementError
-from evals.remembered import remember_path, remembered_path
+from evals.io.remembered import remember_path, remembered_path
 from tasks.generation import dpg_rules as rules
 from tasks.generation.dpg_graph import QuestionGraphTask
 

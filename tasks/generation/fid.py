@@ -87,8 +87,8 @@ class Fid(FidTask):
 
     @cached_property
     def _reference_digest(self) -> str:
-        from evals.digests import file_digest
-        from evals.image_sets import names_digest
+        from evals.io.digests import file_digest
+        from evals.pictures.sets import names_digest
 
         data = self._data
         return file_digest(data.ready) if data.ready else names_digest(data.pictures, data.root)
@@ -104,8 +104,8 @@ class Fid(FidTask):
         return data.groups if data.layout == "mjhq" and len(data.groups) > 1 else ()
 
     def make_reference(self, judge: Any) -> Statistics:
-        from evals.image_sets import statistics_of
         from evals.metrics.features import load
+        from evals.pictures.sets import statistics_of
 
         data = self._data
         if data.ready is not None:

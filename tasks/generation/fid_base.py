@@ -125,6 +125,6 @@ class FidTask:
 
 
 def _cache(key: str) -> Path:
-    from evals.digests import cache_file
+    from evals.io.digests import cache_file
 
     return cache_file().parent / "statistics" / f"{key}.safetensors"

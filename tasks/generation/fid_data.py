@@ -25,7 +25,7 @@ from typing import Any
 
 from evals.api import Sample
 from evals.errors import InputError
-from evals.jsonl import read_rows
+from evals.io.jsonl import read_rows
 
 MJHQ_CATEGORIES = (
     "animals", "art", "fashion", "food", "indoor", "landscape", "logo", "people", "plants", "vehicles",
@@ -108,7 +108,7 @@ def _caption_list(root: Path, with_reference: bool) -> FidData:
     if (root / READY).is_file() or not with_reference:
         pictures: list[Path] = []
     else:
-        from evals.image_sets import picture_paths
+        from evals.pictures.sets import picture_paths
 
         pictures = picture_paths(root / "images")
     groups = list(dict.fromkeys(sample.group for sample in samples))

@@ -163,7 +163,7 @@ class Table:
 
     def digest(self) -> str:
         """sha256 over the files' digests, in order."""
-        from evals.digests import file_digest
+        from evals.io.digests import file_digest
 
         return hashlib.sha256("\n".join(map(file_digest, self.files)).encode()).hexdigest()
 

@@ -30,7 +30,7 @@ def make_run(root: Path, pictures: int, size_px: int) -> None:
     """A finished run folder with that many pictures."""
     from PIL import Image
 
-    from evals.jsonl import read_rows
+    from evals.io.jsonl import read_rows
     from evals.runner import evaluate
 
     evaluate(

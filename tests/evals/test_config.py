@@ -11,10 +11,10 @@ from evals.config import (
     resolve,
     set_key,
 )
-from evals.config_files import parse_assignment, read_config_file, read_layer
-from evals.config_show import as_yaml, json_schema, settings_of
 from evals.errors import ConfigError, InputError
 from evals.fingerprint import differing_keys, fingerprint, sha256_of
+from evals.settings.files import parse_assignment, read_config_file, read_layer
+from evals.settings.show import as_yaml, json_schema, settings_of
 
 MODEL = Identity("nano", "1", "aa", "stickers", settings={"steps": 20})
 JUDGE = Identity("stickers", "1", "bb", "stickers")

@@ -21,10 +21,10 @@ from evals.config import (
     resolve,
     set_key,
 )
-from evals.config_files import parse_assignment, read_config_file
 from evals.errors import ConfigError, InputError, UsageError
-from evals.plan import parse_shard
-from evals.yaml_settings import SettingsError, parse
+from evals.phases.plan import parse_shard
+from evals.settings.files import parse_assignment, read_config_file
+from evals.settings.yaml import SettingsError, parse
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**18), 10**18)

@@ -13,7 +13,7 @@ from evals.api import Detection, Identity
 from evals.errors import InputError, UsageError
 from evals.judging import agree, compare, verdicts_of_judge, verdicts_of_run
 from evals.labels import bundled_path, picture_digest, read_labels
-from evals.lookup import find_task
+from evals.plugins.lookup import find_task
 
 
 def write(path: Path, *rows: dict) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import evals
-from evals import files, jsonl, store
+from evals import store
 from evals.api import Identity
 from evals.errors import (
     ConfigMismatchError,
@@ -19,7 +19,8 @@ from evals.errors import (
     StoreError,
     UsageError,
 )
-from evals.jsonl import dumps
+from evals.io import files, jsonl
+from evals.io.jsonl import dumps
 from evals.judges.dummy import DummyJudge
 from evals.judges.dummy import _Arguments as JudgeArguments
 from evals.models.dummy import DummyModel

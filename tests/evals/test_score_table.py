@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import evals
-from evals import scoring, stats
+from evals import stats
 from evals.api import ScoreRow
-from evals.plan import Locator, Plan
+from evals.phases import scoring
+from evals.phases.plan import Locator, Plan
+from evals.phases.scoring import ScoreTable
 from evals.results import comparable
-from evals.scoring import ScoreTable
 from evals.store import RunStore
 
 

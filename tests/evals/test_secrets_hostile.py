@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from evals.api import Identity
 from evals.errors import EvalError
+from evals.io.redact import redact, redact_json
 from evals.models.dummy import DummyModel
-from evals.redact import redact, redact_json
 from evals.runner import evaluate
 
 SECRET = "hunter2Secret/XYZ+9"

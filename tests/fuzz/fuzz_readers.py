@@ -24,14 +24,14 @@ except ImportError:
 
 with atheris.instrument_imports(include=["evals", "tasks", "yaml", "blip3o.storage", "blip3o.vision"]):
     import evals.config
-    import evals.config_files
-    import evals.jsonl
-    import evals.plan
+    import evals.io.jsonl
+    import evals.io.redact
+    import evals.io.strict_json
+    import evals.phases.plan
     import evals.recorded
-    import evals.redact
     import evals.run_shape
-    import evals.strict_json
-    import evals.yaml_settings
+    import evals.settings.files
+    import evals.settings.yaml
     import tasks.generation.dpg_records
     import tasks.generation.geneval_records  # noqa: F401
     from evals import discovery, registry
@@ -47,11 +47,12 @@ def one_line(error: Exception, limit: int = 1500) -> None:
 
 def strict_json(data: bytes) -> None:
     try:
-        value = evals.strict_json.parse(data)
-    except evals.strict_json.NotJsonError as error:
+        value = evals.io.strict_json.parse(data)
+    except evals.io.strict_json.NotJsonError as error:
         one_line(error)
     else:
-        assert evals.strict_json.parse(json.dumps(value, allow_nan=True).replace("Infinity", "1e999").encode()) == value
+        again = json.dumps(value, allow_nan=True).replace("Infinity", "1e999")
+        assert evals.io.strict_json.parse(again.encode()) == value
 
 
 def yaml_settings(data: bytes) -> None:
@@ -61,8 +62,8 @@ def yaml_settings(data: bytes) -> None:
     else:
         text = data.decode("utf-8", "replace")
     try:
-        json.dumps(evals.yaml_settings.parse(text))
-    except evals.yaml_settings.SettingsError as error:
+        json.dumps(evals.settings.yaml.parse(text))
+    except evals.settings.yaml.SettingsError as error:
         one_line(error)
 
 
@@ -70,7 +71,7 @@ def assignment(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     try:
         layer: dict[str, Any] = {}
-        evals.config.set_key(layer, *evals.config_files.parse_assignment(text))
+        evals.config.set_key(layer, *evals.settings.files.parse_assignment(text))
         config, _ = evals.config.resolve([("fuzz", {"task": "geneval"}), ("--set", layer)])[:2]
         json.dumps(evals.config.public_config(config), allow_nan=False).encode()
     except UsageError as error:
@@ -79,7 +80,7 @@ def assignment(data: bytes) -> None:
 
 def shard(data: bytes) -> None:
     try:
-        index, count = evals.plan.parse_shard(data.decode("utf-8", "replace"))
+        index, count = evals.phases.plan.parse_shard(data.decode("utf-8", "replace"))
         assert 0 <= index < count
     except UsageError as error:
         one_line(error)
@@ -105,14 +106,14 @@ def jsonl(data: bytes) -> None:
     path.write_bytes(data)
     for check in (evals.run_shape.checked_outputs, evals.run_shape.checked_scores):
         try:
-            list(check(evals.jsonl.read_rows(path), path))
+            list(check(evals.io.jsonl.read_rows(path), path))
         except InputError as error:
             one_line(error)
 
 
 def redaction(data: bytes) -> None:
-    once = evals.redact.redact(data.decode("utf-8", "replace"))
-    assert evals.redact.redact(once) == once
+    once = evals.io.redact.redact(data.decode("utf-8", "replace"))
+    assert evals.io.redact.redact(once) == once
 
 
 def weights(data: bytes) -> None:

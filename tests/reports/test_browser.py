@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.jsonl import read_rows
+from evals.io.jsonl import read_rows
 from reports.html import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evals.errors import InputError, StoreError, UsageError
-from evals.jsonl import read_rows
+from evals.io.jsonl import read_rows
 from evals.results import load
 from reports.html import write_report
 

@@ -13,7 +13,7 @@ import pytest
 
 from evals.api import Detection, Identity, Sample, Score, ScoreItem
 from evals.errors import EvalError, InputError
-from evals.jsonl import read_rows
+from evals.io.jsonl import read_rows
 from evals.metrics.accuracy import GroupMean, MeanOfGroups
 from evals.runner import evaluate
 from reports.html import write_report

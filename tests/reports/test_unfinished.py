@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from evals.jsonl import read_rows
+from evals.io.jsonl import read_rows
 from evals.results import load
 from reports.html import write_report
 from reports.unfinished import load_any

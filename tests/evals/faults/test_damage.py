@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from evals.checksums import is_sound, line_problem, seal, seal_line
 from evals.errors import EvalError, InputError
-from evals.files import write_json
-from evals.jsonl import LineWriter, read_rows
+from evals.io.checksums import is_sound, line_problem, seal, seal_line
+from evals.io.files import write_json
+from evals.io.jsonl import LineWriter, read_rows
 from evals.results import comparable, load
 
 FLIPS = int(os.environ.get("BLIP3O_EVAL_TEST_FLIPS", "3"))

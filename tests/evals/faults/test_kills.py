@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from evals import jsonl, results
+from evals import results
+from evals.io import jsonl
 from evals.results import comparable
 
 KILLS = int(os.environ.get("BLIP3O_EVAL_TEST_KILLS", "100"))

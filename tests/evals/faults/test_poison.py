@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from evals.calls import Caller, is_out_of_memory
 from evals.errors import ModelError, UsageError
 from evals.models.dummy import DummyModel
 from evals.models.dummy import _Arguments as ModelArguments
+from evals.phases.calls import Caller, is_out_of_memory
 from evals.results import comparable, load
 
 

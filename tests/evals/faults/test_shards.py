@@ -14,10 +14,10 @@ import pytest
 
 from evals import registry
 from evals.config import RunConfig, public_config, resolve, set_key
-from evals.config_files import parse_assignment
 from evals.errors import LockedError, UsageError
 from evals.results import comparable, load
 from evals.runner import merge
+from evals.settings.files import parse_assignment
 from evals.unfinished import command_of
 
 

@@ -88,7 +88,7 @@ def test_counted_takes_the_best_16_and_ties_of_the_last():
 
 def test_geneval_scores_pictures_with_it(judge, pictures):
     from evals.api import Output, Sample, ScoreItem
-    from evals.lookup import find_task
+    from evals.plugins.lookup import find_task
 
     task = find_task("geneval")
     items = [
@@ -237,9 +237,9 @@ def test_unknown_device_is_named(detector_folder, clip_folder):
 
 
 def test_auto_takes_this_judge_for_models_of_photos(monkeypatch):
-    from evals import lookup
     from evals.api import Identity
     from evals.config import RunConfig
+    from evals.plugins import lookup
 
     class Photos:
         identity = Identity("m", "1", "", "photos")

@@ -70,7 +70,7 @@ def test_the_official_rules_agree_with_the_truth_on_sixteen_scenes(judge):
 
 def test_wrong_specs_are_wrong_and_true_specs_true_for_the_oracle():
     from evals.api import Output, Sample, ScoreItem
-    from evals.lookup import find_task
+    from evals.plugins.lookup import find_task
 
     scenes = [make_scene("test", i, SceneConfig.level("full")) for i in range(150)]
     oracle = OracleJudge([(s, render(s)) for s in scenes])

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from evals.api import ModelOptions, QuestionJudge
-from evals.endpoint import EndpointError, RequestError
 from evals.errors import MissingRequirementError, UsageError
+from evals.http.endpoint import EndpointError, RequestError
 from evals.judges.parse import UnreadableAnswerError
 from evals.judges.vlm_endpoint import create, read_message
 

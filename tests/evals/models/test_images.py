@@ -11,7 +11,7 @@ import evals
 from evals.api import ModelOptions
 from evals.errors import UsageError
 from evals.models.images import ImagesModel, create
-from evals.picture_files import read_picture
+from evals.pictures.files import read_picture
 from evals.results import load
 
 QUIET = {"quiet": True, "report": False, "tracking__enabled": False}

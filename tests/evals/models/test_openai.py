@@ -23,8 +23,8 @@ from PIL import Image
 
 import evals
 from evals.api import GenerationRequest, ModelOptions
-from evals.endpoint import EndpointError
 from evals.errors import EvalError, MissingRequirementError, ModelError, StoreError, UsageError
+from evals.http.endpoint import EndpointError
 from evals.models.openai import OpenAIModel, create
 from evals.results import load
 

@@ -17,7 +17,7 @@ from evals.errors import JudgeError
 from evals.judges.stickers import create
 from evals.models.dummy import DummyModel
 from evals.models.images import create as create_images
-from evals.plan import spread_evenly
+from evals.phases.plan import spread_evenly
 from tasks.generation import dpg_rules as rules
 from tasks.generation.dpg_stickers import KINDS, PER_KIND, DpgStickers
 

@@ -62,8 +62,8 @@ def figures(a_run):
 
 
 def test_a_run_has_the_figures_of_its_pictures_folder(caption_list, tmp_path):
-    from evals.image_sets import picture_set, reference_of
     from evals.metrics.set_figures import all_figures
+    from evals.pictures.sets import picture_set, reference_of
 
     task = Fid(caption_list)
     made = evaluate(task, "dummy", judge="sticker-features", output=tmp_path / "run", data=str(caption_list),

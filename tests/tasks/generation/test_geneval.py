@@ -20,7 +20,7 @@ from evals.api import (
     ScoreRow,
     Task,
 )
-from evals.plan import spread_evenly
+from evals.phases.plan import spread_evenly
 from tasks.generation.geneval import TAGS, GenEval
 from tasks.generation.geneval_rules import COLORS
 

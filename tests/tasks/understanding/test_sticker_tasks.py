@@ -22,7 +22,7 @@ from evals.api import (
     ScoreRow,
 )
 from evals.errors import InputError
-from evals.plan import spread_evenly
+from evals.phases.plan import spread_evenly
 from evals.recorded import Field
 from tasks.understanding.caption_stickers import CaptionStickers
 from tasks.understanding.classify_stickers import ClassifyStickers

@@ -1,0 +1,1 @@
+"""OpenAI-compatible endpoints over bounded HTTP exchanges."""

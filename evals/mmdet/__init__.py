@@ -1,0 +1,1 @@
+"""mmdet's Mask2Former weights in the layout of transformers."""

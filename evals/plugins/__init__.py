@@ -1,0 +1,1 @@
+"""Names to plug-ins: looked up, checked before use, and what they need of each other."""

@@ -1,0 +1,1 @@
+"""Settings as people write them: YAML and JSON files, arguments after a name, and showing where values came from."""
