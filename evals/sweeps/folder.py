@@ -1,0 +1,382 @@
+"""What is in a sweep folder, key by key, and the one place that reads and writes it.
+
+``sweep.json`` - the resolved definition, written once before the first job
+    schema             version of this page, an integer
+    name, description  of the sweep
+    definition         the sweep file (``evals.sweeps.schema.SweepConfig``), defaults filled in
+    digest             sha256 of all that changes a number; a folder with another one is refused
+    axes               label -> list of values: what the points differ in, in the order of the file
+    points             ids in the order in which they are shown
+    left_out           id -> reason: combinations that cannot be
+    cells              cell id -> ids of its points, one per seed
+    baseline           id of the cell that the others are compared with, or null
+    metrics            names (``task/metric``) in printing order, the first is the headline
+    tasks              task -> kind, version
+    versions, git      of the process that made the folder
+    content_sha256     checksum of the rest, as in all JSON files here
+
+``points/<point id>/`` - one combination of the axes with one seed
+    point.json         id, cell (id without the seed), values (label -> value), seed, stages (ids in order; empty: it
+                       does not train), digest, evaluations (name, task, step or null, config: a RunConfig)
+    state.json         status (pending | running | done | failed | skipped), attempts, error (one line), is_fatal (it
+                       concerns every point: a full disk), started, finished (ISO 8601, UTC), seconds (of all
+                       attempts so far), host, pid, doing (what it works on), progress (0 to 1)
+    eval/step-<n>/<task>/, eval/final/<task>/     ordinary run folders (``evals.results``)
+    curve.jsonl        one line per evaluated checkpoint, the end included, by step
+    result.json        written last: the final figures, and what the point took
+    job/               the executor's: log.txt, what the job said, and its own notes
+
+``stages/<stage id>/`` - one stage of training, shared by all points that name it
+    stage.json         a StageSpec (``evals.sweeps.api``); state.json as above; result.json a StageResult
+    export/, export-step-<n>/     pipelines, loadable as model ``blip3o:PATH``; the rest is the trainer's
+
+``lock``           held by the process that schedules the sweep (kernel lock: no stale ones)
+``report.html``, ``table.csv``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from evals.errors import InputError
+from evals.io.checksums import JSON_KEY, is_sound, seal_line
+from evals.io.files import write_atomically, write_json
+from evals.io.jsonl import dumps, read_rows
+from evals.io.strict_json import parse
+from evals.sweeps.api import Compute, StageResult, StageSpec
+
+SCHEMA_VERSION = 1
+SWEEP, POINT, STAGE, STATE, RESULT = (
+    "sweep.json", "point.json", "stage.json", "state.json", "result.json",
+)  # fmt: skip
+CURVE, LOCK, REPORT, TABLE = "curve.jsonl", "lock", "report.html", "table.csv"
+FINAL = "final"
+
+Status = Literal["pending", "running", "done", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run of one task: at a step of the last stage, or at the end (``step`` None).
+
+    ``config``: a RunConfig as JSON; of points that train, ``model.name`` is filled in by the point itself.
+    """
+
+    name: str
+    task: str
+    step: int | None
+    config: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        return f"eval/{self.name}/{self.task}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """``point.json``."""
+
+    id: str
+    cell: str
+    values: Mapping[str, Any]
+    seed: int
+    stages: tuple[str, ...]
+    evaluations: tuple[Evaluation, ...]
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+            "values": dict(self.values),
+            "stages": list(self.stages),
+            "evaluations": [asdict(e) for e in self.evaluations],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Point:
+        return cls(
+            **{f.name: data[f.name] for f in fields(cls) if f.name not in ("stages", "evaluations")},
+            stages=tuple(data["stages"]),
+            evaluations=tuple(Evaluation(**e) for e in data["evaluations"]),
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """``state.json`` of a point or a stage."""
+
+    status: Status = "pending"
+    attempts: int = 0
+    error: str | None = None
+    is_fatal: bool = False
+    started: str | None = None
+    finished: str | None = None
+    seconds: float = 0.0
+    host: str | None = None
+    pid: int | None = None
+    doing: str | None = None
+    progress: float = 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ("done", "failed", "skipped")
+
+    def begun(self) -> State:
+        """The next attempt, by this process."""
+        return replace(
+            State("running", self.attempts + 1, seconds=self.seconds),
+            started=now(), host=socket.gethostname(), pid=os.getpid(),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric's value with its bounds, in its unit; None where there is none. ``n``: values behind it."""
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    unit: str
+    higher_is_better: bool
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """A line of ``curve.jsonl``.
+
+    ``step``: of the last stage; ``total``: compute up to there, of all stages on the way, shared ones whole.
+    ``metrics``: ``task/metric`` -> figure.
+    """
+
+    step: int
+    total: Compute
+    metrics: Mapping[str, Figure]
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """``result.json`` of a point.
+
+    ``own``: training of stages that no other point uses; ``shared``: of those that others use as well, counted in
+    here in full. ``parameters``: numbers trained, over all stages. ``evaluation_seconds``: of its evaluations.
+    ``weights_sha256``: digest of the exported model that was scored; None without training.
+    """
+
+    metrics: Mapping[str, Figure]
+    own: Compute
+    shared: Compute
+    parameters: int
+    weights_sha256: str | None
+    evaluation_seconds: float
+    stages: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> Compute:
+        return self.own + self.shared
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """A sweep folder; methods read and write, properties are paths."""
+
+    root: Path
+    _sweep: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    # -- paths --------------------------------------------------------------------------------
+
+    @property
+    def points_root(self) -> Path:
+        return self.root / "points"
+
+    @property
+    def stages_root(self) -> Path:
+        return self.root / "stages"
+
+    def point_folder(self, point_id: str) -> Path:
+        return self.points_root / point_id
+
+    def stage_folder(self, stage_id: str) -> Path:
+        return self.stages_root / stage_id
+
+    def eval_folder(self, point_id: str, name: str, task: str) -> Path:
+        return self.point_folder(point_id) / "eval" / name / task
+
+    # -- the sweep ----------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        return (self.root / SWEEP).exists()
+
+    def sweep(self) -> Mapping[str, Any]:
+        """The content of ``sweep.json``, read once. Raises InputError where it is missing or damaged."""
+        if not self._sweep:
+            found = read_json(self.root / SWEEP, f"{self.root} is not a sweep folder")
+            if found.get("schema") != SCHEMA_VERSION:
+                raise InputError(
+                    f"{self.root / SWEEP}: schema {found.get('schema')!r}, this version reads {SCHEMA_VERSION}"
+                )
+            self._sweep.update(found)
+        return self._sweep
+
+    def point_ids(self) -> list[str]:
+        return list(self.sweep()["points"])
+
+    def stage_ids(self) -> list[str]:
+        """Every stage once, parents before children."""
+        return list(dict.fromkeys(s for p in self.point_ids() for s in self.point(p).stages))
+
+    def point(self, point_id: str) -> Point:
+        return read_point(self.point_folder(point_id))
+
+    def state(self, point_id: str) -> State:
+        return read_state(self.point_folder(point_id))
+
+    def stage_state(self, stage_id: str) -> State:
+        return read_state(self.stage_folder(stage_id))
+
+    def result(self, point_id: str) -> PointResult | None:
+        """None while the point is unfinished."""
+        return read_result(self.point_folder(point_id))
+
+    def curve(self, point_id: str) -> list[CurveRow]:
+        return read_curve(self.point_folder(point_id))
+
+
+def is_sweep(path: str | Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (Path(path) / SWEEP).is_file()
+
+
+def now() -> str:
+    """This moment, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# -- readers and writers, by folder of a point or a stage -----------------------------------------
+
+
+def read_json(path: Path, if_missing: str | None = None) -> dict[str, Any]:
+    """A JSON object with its checksum checked and taken off. Raises InputError, one line."""
+    try:
+        data = parse(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{if_missing or path}: there is no {path.name}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error})") from None
+    if not isinstance(data, dict) or not is_sound(data):
+        raise InputError(f"{path}: damaged, its checksum differs")
+    del data[JSON_KEY]
+    return data
+
+
+def read_point(folder: Path) -> Point:
+    return Point.from_json(read_json(folder / POINT))
+
+
+def write_point(folder: Path, point: Point) -> None:
+    write_json(folder / POINT, point.to_json())
+
+
+def read_stage(folder: Path) -> StageSpec:
+    return StageSpec.from_json(read_json(folder / STAGE))
+
+
+def write_stage(folder: Path, spec: StageSpec) -> None:
+    write_json(folder / STAGE, spec.to_json())
+
+
+def read_state(folder: Path) -> State:
+    """Its state; ``pending`` without a file, or with one that a full disk cut short."""
+    try:
+        data = read_json(folder / STATE)
+    except InputError:
+        return State()
+    return State(**{f.name: data[f.name] for f in fields(State) if f.name in data})
+
+
+def write_state(folder: Path, state: State, is_durable: bool = True) -> None:
+    write_json(folder / STATE, asdict(state), is_durable)
+
+
+def verdict(folder: Path) -> Literal["done", "failed"] | None:
+    """What a job of this folder said last about itself; None: it has not said that it ended."""
+    status = read_state(folder).status
+    return status if status in ("done", "failed") else None
+
+
+def read_stage_result(folder: Path) -> StageResult | None:
+    """None while the stage is unfinished."""
+    if not (folder / RESULT).exists():
+        return None
+    return StageResult.from_json(read_json(folder / RESULT))
+
+
+def write_stage_result(folder: Path, result: StageResult) -> None:
+    write_json(folder / RESULT, result.to_json())
+
+
+def read_result(folder: Path) -> PointResult | None:
+    if not (folder / RESULT).exists():
+        return None
+    data = read_json(folder / RESULT)
+    return PointResult(
+        metrics=_figures(data["metrics"]),
+        own=Compute(**data["own"]),
+        shared=Compute(**data["shared"]),
+        parameters=data["parameters"],
+        weights_sha256=data["weights_sha256"],
+        evaluation_seconds=data["evaluation_seconds"],
+        stages=tuple(data["stages"]),
+    )
+
+
+def write_result(folder: Path, result: PointResult) -> None:
+    write_json(folder / RESULT, {**asdict(result), "stages": list(result.stages)})
+
+
+def read_curve(folder: Path) -> list[CurveRow]:
+    """By step; empty where nothing was evaluated yet."""
+    path = folder / CURVE
+    if not path.exists():
+        return []
+    return [
+        CurveRow(row["step"], Compute(**row["total"]), _figures(row["metrics"]), row["is_final"])
+        for row in read_rows(path)
+    ]
+
+
+def write_curve(folder: Path, rows: Iterable[CurveRow]) -> None:
+    """All lines in one atomic step: they are few."""
+    ordered: Sequence[CurveRow] = sorted(rows, key=lambda row: (row.step, row.is_final))
+    write_atomically(folder / CURVE, b"".join(seal_line(dumps(asdict(row))) for row in ordered))
+
+
+def _figures(data: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: Figure(**figure) for name, figure in data.items()}
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of the canonical JSON of a value, 1.0 and 1 counting as the same."""
+    from evals.fingerprint import sha256_of
+
+    return sha256_of(_plain(json.loads(json.dumps(value, allow_nan=False))))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
