@@ -70,10 +70,21 @@ class Dialogues:
         self.prompts, self.features_of = prompts, features_of
         self.block = vision_block(n_image_tokens)
 
-    def __call__(self, step: int) -> tuple[TextBatch, PictureTurnBatch | None]:
+    def conversations(self, step: int) -> list[tuple[list[Piece], list[Scene]]]:
+        """A step's conversations as pieces, each with the scenes of the pictures shown in it."""
+        found = []
+        for talk in self._talks(step):
+            shown = [scene for turn in talk for scene in _seen(turn)]
+            found.append((self._pieces(talk), shown[:-1] if talk[-1].drawn is not None else shown))
+        return found
+
+    def _talks(self, step: int) -> list[list[_Turn]]:
         start = self.first + step * self.batch_size
         rng = np.random.default_rng([step, 41])
-        talks = [self._conversation(start + i, rng) for i in range(self.batch_size)]
+        return [self._conversation(start + i, rng) for i in range(self.batch_size)]
+
+    def __call__(self, step: int) -> tuple[TextBatch, PictureTurnBatch | None]:
+        start, talks = self.first + step * self.batch_size, self._talks(step)
         ids = [f"{self.split}/dialogue/{start + i}" for i in range(self.batch_size)]
         shown = [[scene for turn in talk for scene in _seen(turn)] for talk in talks]
         ends = [i for i, talk in enumerate(talks) if talk[-1].drawn is not None]

@@ -1,0 +1,110 @@
+"""A packed segment is trained exactly as the conversation of its own that it stands for."""
+
+import pytest
+import torch
+
+from blip3o.pipeline import Blip3oPipeline
+from blip3o.stickers import SceneConfig, make_scene, render
+from blip3o.train.packed_chats import PackedBatch, PackedRow, pack, packed_loss, packed_states
+from blip3o.train.packed_data import USER, PackedConversations, answered
+from blip3o.train.world_data import to_pixels
+from blip3o.vision.preprocess import qwen_patches
+
+QUESTIONS = (("Is there a dog?", "no"), ("What color is the cup?", "red"), ("Describe.", "a cup"))
+
+
+@pytest.fixture(scope="module")
+def nano():
+    pipeline = Blip3oPipeline.from_pretrained("nano")
+    backbone = pipeline.model.backbone.vlm.float().eval()
+    vision = backbone.config.vision_config
+
+    def patches(pixels):
+        return qwen_patches(
+            pixels, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        )
+
+    return pipeline.tokenizer, backbone, patches
+
+
+def batch_of(tokenizer, rows, pictures):
+    pixels = to_pixels([render(scene).image for scene in pictures]) if pictures else None
+    return PackedBatch([str(i) for i in range(len(rows))], *pack(tokenizer, rows), pixels=pixels)
+
+
+def scene(index):
+    return make_scene("val", index, SceneConfig.level("easy"))
+
+
+@torch.no_grad()
+def test_a_packed_segment_has_the_states_of_its_own_conversation(nano):
+    tokenizer, backbone, patches = nano
+    prefix = USER + "<|vision_start|>" + "<|image_pad|>" * 16 + "<|vision_end|>"
+    segments = tuple(answered(*pair) for pair in QUESTIONS)
+    packed = batch_of(tokenizer, [PackedRow(prefix, segments)], [scene(0)])
+    states = packed_states(backbone, packed, patches)
+    n_prefix = int((packed.segments == 0).sum())
+    for number, segment in enumerate(segments, start=1):
+        text = prefix + "".join(piece for piece, _ in segment)
+        ids = tokenizer([text], add_special_tokens=False, return_tensors="pt")["input_ids"]
+        rows, grid = patches(packed.pixels)
+        alone = backbone.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=rows,
+            image_grid_thw=grid,
+            mm_token_type_ids=(ids == backbone.config.image_token_id).int(),
+        ).last_hidden_state
+        mine = packed.segments[0] == number
+        assert packed.input_ids[0, mine].tolist() == ids[0, n_prefix:].tolist()
+        torch.testing.assert_close(states[0, mine], alone[0, n_prefix:], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_neither_padding_nor_another_segment_changes_a_row(nano):
+    tokenizer, backbone, patches = nano
+    first, second, third = (answered(*pair) for pair in QUESTIONS)
+    short = PackedRow(USER, (first, second))
+    alone = packed_states(backbone, batch_of(tokenizer, [short], []), patches)
+    beside = batch_of(tokenizer, [short, PackedRow(USER, (third,) * 6)], [])
+    n = alone.shape[1]
+    torch.testing.assert_close(
+        packed_states(backbone, beside, patches)[:1, :n], alone, rtol=1e-4, atol=1e-4
+    )
+    other = batch_of(tokenizer, [PackedRow(USER, (third, second))], [])
+    where = other.segments[0] == 2
+    mine = batch_of(tokenizer, [short], []).segments[0] == 2
+    torch.testing.assert_close(
+        packed_states(backbone, other, patches)[0, where], alone[0, mine], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_weights_make_a_segment_count_by_the_root_of_its_length(nano):
+    tokenizer, backbone, patches = nano
+    batch = batch_of(tokenizer, [PackedRow(USER, tuple(answered(*p) for p in QUESTIONS))], [])
+    for number in (1, 2, 3):
+        learned = (batch.segments == number) & (batch.labels != -100)
+        count = int(learned.sum())
+        assert batch.weights[learned].sum().item() == pytest.approx(count**0.5)
+    assert (batch.weights[batch.labels == -100] == 0).all()
+    loss, numbers = packed_loss(backbone, batch, patches)
+    loss.backward()
+    assert 0 <= numbers["answer_accuracy"] <= 1
+    assert all(torch.isfinite(p.grad).all() for p in backbone.model.language_model.parameters())
+
+
+def test_sticker_conversations_are_a_function_of_the_step(nano):
+    tokenizer, _, _ = nano
+    data = PackedConversations("train", SceneConfig.level("easy"), tokenizer, 16, scenes=3, edits=2)
+    one, again, other = data(5), data(5), data(6)
+    for a, b, c in zip(one, again, other, strict=True):
+        assert a is not None and b is not None and c is not None
+        assert torch.equal(a.input_ids, b.input_ids) and torch.equal(a.labels, b.labels)
+        assert a.input_ids.shape != c.input_ids.shape or not torch.equal(a.input_ids, c.input_ids)
+    image_pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    for part in one:
+        n_pictures = 0 if part.pixels is None else len(part.pixels)
+        assert int((part.input_ids == image_pad).sum()) == 16 * n_pictures
+    # no answer is learned before its question: every learned run follows the assistant's header
+    text = tokenizer.decode(one[0].input_ids[0][one[0].labels[0] != -100])
+    assert text.count("<|im_end|>") == int(one[0].segments[0].max())
