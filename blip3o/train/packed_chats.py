@@ -1,9 +1,10 @@
 """Many short conversations about one picture in one sequence: the picture is read once, every answer counts.
 
-A row is a prefix (system prompt, picture) and segments, each a question with its answer. A token sees the prefix and its
-own segment, and its position counts on from the prefix, so every segment is trained exactly as a conversation of its own
-would be (tested), at a fraction of the tokens. At ``nano``'s scale that is what makes yes/no questions learnable: with
-eight questions one after the other per picture, 900 steps stayed at chance; packed, 500 steps answer 0.81 of them.
+A row is a prefix (system prompt, picture) and segments, each a question with its answer. A token sees the prefix and
+its own segment, and its position counts on from the prefix, so every segment is trained exactly as a conversation of
+its own would be (tested), at a fraction of the tokens. At ``nano``'s scale that is what makes yes/no questions
+learnable: with eight questions one after the other per picture, 900 steps stayed at chance; packed, 500 steps answer
+0.81 of short probes.
 """
 
 from __future__ import annotations
