@@ -1,0 +1,233 @@
+"""Several trainings of one recipe, judged on the same prompts: two crossed sources of chance.
+
+Seeds (trainings) and prompts both are samples of what could have been. The value is the plain mean of the seeds'
+values. Its interval starts from the prompts' own (`evals.stats.mean`, `mean_of_strata`, `paired_difference`, with what
+they do near 0 and 1), made from the scores of all seeds together with prompts as clusters, and each margin m becomes
+
+    sqrt(m^2 + (t sd / sqrt(S))^2)
+
+where sd is the standard deviation between the values of S single seeds and t is Student's with S - 1 degrees of
+freedom: the margins of the two sources are added as Zou and Donner do (2008, doi:10.1002/sim.3095), so three seeds
+that differ make the interval wide, and seeds that agree leave it as it is. What seed and prompt do together is in both
+parts, which errs on the side of caution (Davezies, D'Haultfoeuille and Guyonvarch 2021, doi:10.1214/20-AOS1981). The
+p-value of a difference is the level at which its interval ends at zero. One seed alone says nothing about seeds:
+`n_seeds` is 1 then, and interval and p are over prompts only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evals.stats.clusters import (
+    N_RESAMPLES,
+    Clusters,
+    check_level,
+    checked,
+    resolve_bounded,
+    satterthwaite,
+    standard_error,
+    stratify,
+    t_quantile,
+)
+
+MANY = 1e9  # degrees of freedom of a normal
+
+
+@dataclass(frozen=True)
+class SeedScores:
+    """One training's values, one per sample, with its prompt (`clusters`) and the group it counts in (`strata`).
+
+    For a difference `values` are those of the system and `against` those of the other one, sample by sample.
+    """
+
+    values: Sequence[float]
+    clusters: Sequence[Hashable]
+    strata: Sequence[Hashable] | None = None
+    against: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeedsEstimate:
+    """Mean over seeds with its interval; of a difference also a two-sided p-value for "no difference".
+
+    `sd_seeds`: standard deviation between the values of single seeds (NaN for one). `var_prompts`: the part of the
+    variance of `value` that more seeds cannot shrink. Bounds and p are NaN where they do not exist.
+    """
+
+    value: float
+    lo: float
+    hi: float
+    p_value: float
+    n: int
+    n_clusters: int
+    n_seeds: int
+    method: str
+    sd_seeds: float
+    var_prompts: float
+
+    @property
+    def ci(self) -> tuple[float, float] | None:
+        """(lo, hi), or None when there is no interval."""
+        return None if math.isnan(self.lo) or math.isnan(self.hi) else (self.lo, self.hi)
+
+
+def over_seeds(
+    seeds: Sequence[SeedScores],
+    *,
+    bounded: bool | None = None,
+    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+) -> SeedsEstimate:
+    """Mean over seeds of each seed's mean (of strata means, with strata), or of each seed's paired difference.
+
+    Args: seeds: one entry per training; clusters with equal labels are the same prompt. bounded: as in
+    `evals.stats.mean`, of the values before differences are taken.
+    Raises: ValueError for no seeds, an empty one, NaN, or seeds of which only some are differences.
+    """
+    from evals import stats
+
+    check_level(level)
+    if not seeds or not all(len(seed.values) for seed in seeds):
+        raise ValueError("give at least one seed, and none without values")
+    is_difference = seeds[0].against is not None
+    if any((seed.against is not None) != is_difference for seed in seeds):
+        raise ValueError("either every seed is a difference or none is")
+    singles = [_strata_of(seed) for seed in seeds]
+    values = [math.fsum(group.mean for group in groups) / len(groups) for groups in singles]
+    value = math.fsum(values) / len(values)
+
+    all_values = np.concatenate([checked(seed.values) for seed in seeds])
+    clusters = [label for seed in seeds for label in seed.clusters]
+    strata = [
+        label for seed in seeds for label in (seed.strata if seed.strata is not None else [""] * len(seed.values))
+    ]
+    p_value, drawn = math.nan, [all_values]
+    if is_difference:
+        other = np.concatenate([checked(seed.against or ()) for seed in seeds])
+        paired = stats.paired_difference(
+            all_values, other, clusters, strata, bounded=bounded, level=level, n_resamples=n_resamples
+        )
+        centre, lo, hi, method, n_clusters = paired.value, paired.lo, paired.hi, paired.method, paired.n_clusters
+        p_value, drawn = paired.p_value, [all_values, other]
+        all_values = all_values - other
+    else:
+        if len(set(strata)) > 1:
+            found = stats.mean_of_strata(
+                all_values, strata, clusters, bounded=bounded, level=level, n_resamples=n_resamples
+            )
+        else:
+            found = stats.mean(all_values, clusters, bounded=bounded, level=level, n_resamples=n_resamples)
+        centre, lo, hi, method, n_clusters = found.value, found.lo, found.hi, found.method, found.n_clusters
+    groups = list(stratify(all_values, strata, clusters).values())
+    var_prompts, dof_prompts = standard_error(groups) ** 2, satterthwaite(groups)
+    n_seeds, n = len(seeds), int(all_values.size)
+    if n_seeds == 1:
+        lo, hi = lo - centre + value, hi - centre + value
+        return SeedsEstimate(
+            value, lo, hi, p_value, n, n_clusters, 1, method, math.nan, var_prompts
+        )
+    sd = float(np.std(values, ddof=1))
+    seeds_part = t_quantile(level, n_seeds - 1) * sd / math.sqrt(n_seeds)
+    below, above = (0.0 if math.isnan(bound) else abs(bound - centre) for bound in (lo, hi))
+    lo, hi = value - math.hypot(below, seeds_part), value + math.hypot(above, seeds_part)
+    if resolve_bounded(np.concatenate(drawn), bounded):
+        lo, hi = max(lo, -1.0 if is_difference else 0.0), min(hi, 1.0)
+    if is_difference:
+        se_prompts = max(below, above) / t_quantile(level, dof_prompts)
+        p_value = _p_value(value, [(se_prompts, dof_prompts), (sd / math.sqrt(n_seeds), n_seeds - 1)])
+    # Seen with one seed the prompts' variance holds prompt-by-seed noise whole, in the pooled one a share of it.
+    one = math.fsum(standard_error(groups) ** 2 for groups in singles) / n_seeds
+    prompts_alone = max(var_prompts - max(one - var_prompts, 0.0) / (n_seeds - 1), 0.0)
+    return SeedsEstimate(
+        value, lo, hi, p_value, n, n_clusters, n_seeds, f"{method}+seeds", sd, prompts_alone
+    )
+
+
+def of_values(values: Sequence[float], *, is_difference: bool = False, level: float = 0.95) -> SeedsEstimate:
+    """The same for figures that are no means over samples (FID, KID): one number per seed, Student's t over seeds."""
+    array = checked(values)
+    if not array.size:
+        raise ValueError("give at least one seed")
+    value, n = float(array.mean()), int(array.size)
+    if n == 1:
+        return SeedsEstimate(value, math.nan, math.nan, math.nan, n, 0, 1, "none", math.nan, 0.0)
+    sd = float(array.std(ddof=1))
+    half = t_quantile(level, n - 1) * sd / math.sqrt(n)
+    p_value = _p_value(value, [(sd / math.sqrt(n), n - 1)]) if is_difference else math.nan
+    return SeedsEstimate(value, value - half, value + half, p_value, n, 0, n, "t over seeds", sd, 0.0)
+
+
+def seeds_needed(
+    difference: float,
+    *,
+    sd_seeds: float,
+    var_prompts: float = 0.0,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    limit: int = 1000,
+) -> int | None:
+    """Fewest seeds a side with which a true `difference` is found with probability `power`; None if none are enough.
+
+    Args: sd_seeds: standard deviation of the difference between single seeds. var_prompts: what more seeds cannot
+    shrink (`SeedsEstimate.var_prompts`). Student's t replaces the normal, as seeds are few.
+    Raises: ValueError for a difference that is not above 0 or a negative spread.
+    """
+    if not 0 < difference < math.inf:
+        raise ValueError(f"difference {difference} must be a number above 0")
+    if not (0 <= sd_seeds < math.inf and 0 <= var_prompts < math.inf):
+        raise ValueError(f"sd_seeds {sd_seeds} and var_prompts {var_prompts} must be numbers of 0 or more")
+    for n in range(2, limit + 1):
+        if detectable_difference(n, sd_seeds=sd_seeds, var_prompts=var_prompts, power=power, alpha=alpha) <= difference:
+            return n
+    return None
+
+
+def detectable_difference(
+    n_seeds: int, *, sd_seeds: float, var_prompts: float = 0.0, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """Smallest true difference that `n_seeds` seeds a side (two or more) find with probability `power`."""
+    if n_seeds < 2:
+        raise ValueError(f"n_seeds {n_seeds}: two or more are needed to see what seeds do")
+    # Added as the margins of the two sources are; that errs on the side of caution.
+    parts = ((sd_seeds / math.sqrt(n_seeds), n_seeds - 1), (math.sqrt(var_prompts), MANY))
+    return math.hypot(
+        *((t_quantile(1 - alpha, dof) + t_quantile(2 * power - 1, dof)) * error for error, dof in parts)
+    )
+
+
+def _strata_of(seed: SeedScores) -> list[Clusters]:
+    values = checked(seed.values)
+    if seed.against is not None:
+        other = checked(seed.against)
+        if other.size != values.size:
+            raise ValueError(f"paired values differ in length: {values.size} and {other.size}")
+        values = values - other
+    labels = seed.strata if seed.strata is not None else [""] * values.size
+    return list(stratify(values, labels, seed.clusters).values())
+
+
+def _p_value(value: float, parts: Sequence[tuple[float, float]]) -> float:
+    """The alpha at which sqrt(sum of (t_{1 - alpha/2, dof} * error)^2) over (error, dof) equals |value|."""
+    from scipy.special import stdtr
+
+    if not any(error for error, _ in parts):
+        return 1.0 if value == 0 else 0.0
+    if len(parts) == 1:
+        ((error, dof),) = parts
+        return float(2 * stdtr(dof, -abs(value) / error))
+    low, high = -60.0, 0.0  # of ln(alpha); the margin falls as alpha grows
+    for _ in range(80):
+        middle = (low + high) / 2
+        margin = math.hypot(*(error * -_stdtrit(dof, math.exp(middle) / 2) for error, dof in parts))
+        low, high = (middle, high) if margin > abs(value) else (low, middle)
+    return math.exp(high)
+
+
+def _stdtrit(dof: float, share: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(dof, share))
