@@ -8,7 +8,6 @@ built in the child alone. The child is forked, so any model object works, and it
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import signal
@@ -19,9 +18,9 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from evals.errors import EvalError, UsageError
+from evals.processes import die_with, signal_name
 
 _LOOK_EVERY_S = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 class HangError(RuntimeError):
@@ -70,7 +69,7 @@ class Worker:
         if pid == 0:
             try:
                 ours.close()
-                _die_with(parent)
+                die_with(parent)  # elsewhere than on Linux the pipe tells
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
                 self._in_child()
                 _serve(theirs, self._load, self._call)
@@ -121,10 +120,7 @@ class Worker:
         self._pid = self._connection = None
         if code >= 0:
             return f"its process ended with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
+        name = signal_name(-code)
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
 
@@ -142,14 +138,6 @@ def _wait(until: float | None) -> float:
         if until is None
         else max(0.0, min(_LOOK_EVERY_S, until - time.monotonic()))
     )
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process when its parent is gone (Linux; elsewhere the pipe tells)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(0)
 
 
 def _serve(connection: Connection, load: Callable[[], object], call: Callable[..., Any]) -> None:

@@ -1,0 +1,142 @@
+"""``python -m evals.sweeps.executors.keeper FOLDER``: the process around a job, the same on every executor.
+
+It runs the command of ``job/order.json`` with the output in ``job/log.txt``, gives signs of life, and writes how it
+ended. Its stdin is a pipe whose other end is held by whoever started it: when that process is gone, however it died,
+the pipe closes and the job is ended (SIGTERM, after a while SIGKILL), and SIGTERM to the keeper does the same. A
+keeper that is killed itself takes the job along (``PR_SET_PDEATHSIG``). At the end everything that the job started
+and left behind is killed, whatever session it moved to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from evals.processes import MARK, die_with, kill_marked
+from evals.sweeps.executors.files import (
+    Alive,
+    Ended,
+    Order,
+    forget_end,
+    log_path,
+    read_order,
+    write_alive,
+    write_ended,
+)
+
+BEAT_S = 5.0
+# Of torchrun: a job is one process, and must not take itself for a shard of its parent.
+_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+CANNOT_START = 127  # as in a shell
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the keeper of a folder with an order, in a session of its own; it ends the job with this process."""
+    with open(log_path(folder), "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "evals.sweeps.executors.keeper", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def keep(folder: Path) -> int:
+    """Run the job to its end. Returns its exit code, 128 + n after signal n."""
+    order = read_order(folder)
+    forget_end(folder)
+    with open(log_path(folder), "ab", buffering=0) as log:
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
+        log.write(f"-- {begun} {socket.gethostname()}: {' '.join(order.command)}\n".encode())
+        wakeups = _wakeups()
+        try:
+            child = _launch(order, log)
+        except OSError as error:
+            log.write(f"{error}\n".encode())
+            write_ended(
+                folder, Ended(order.token, CANNOT_START, None, f"cannot be started: {error}")
+            )
+            return CANNOT_START
+        why = None
+        try:
+            why = _watch(child, folder, order.token, wakeups)
+        finally:
+            if child.poll() is None:
+                _end(child, order.grace_s)
+            kill_marked(order.token)
+        assert child.returncode is not None
+        ended = Ended.of(order.token, child.returncode, why)
+        log.write(f"-- {ended}\n".encode())
+        write_ended(folder, ended)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _launch(order: Order, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    env = {k: v for k, v in os.environ.items() if k not in _LAUNCHER}
+    keeper = os.getpid()
+    return subprocess.Popen(
+        order.command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=order.cwd,
+        env={**env, **order.env, MARK: order.token},
+        start_new_session=True,  # a group of its own: SIGTERM meant for it does not reach the keeper
+        preexec_fn=lambda: die_with(
+            keeper
+        ),  # the keeper has one thread, so that nothing can be locked
+    )
+
+
+def _wakeups() -> int:
+    """A file descriptor that becomes readable at the end of a child and at SIGTERM; its bytes are the signals."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    os.set_blocking(reading, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    return reading
+
+
+def _watch(child: subprocess.Popen[bytes], folder: Path, token: str, wakeups: int) -> str | None:
+    """Wait for the end of the job. Returns why it has to be ended, or None if it ended by itself."""
+    beat, next_beat = 0, time.monotonic()
+    while child.poll() is None:
+        if time.monotonic() >= next_beat:
+            beat, next_beat = beat + 1, time.monotonic() + BEAT_S
+            with contextlib.suppress(Exception):  # a full disk; the job finds out by itself
+                write_alive(folder, Alive(token, socket.gethostname(), child.pid, beat))
+        ready, _, _ = select.select(
+            [wakeups, sys.stdin.fileno()], [], [], max(0, next_beat - time.monotonic())
+        )
+        if wakeups in ready and signal.SIGTERM in os.read(wakeups, 64):
+            return "cancelled"
+        if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 64):
+            return "ended with the process that had started it"
+    return None
+
+
+def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+    try:
+        child.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(keep(Path(sys.argv[1])))
