@@ -10,6 +10,7 @@ from evals.errors import UsageError
 # What a judge lacks without the method of this name.
 _ABILITIES = {
     "ask": "answers no questions about pictures",
+    "probability": "does not say how likely an answer is",
     "detect": "finds no objects in pictures",
     "similarity": "compares no picture with a text",
     "extract": "takes no features of pictures",
@@ -34,6 +35,11 @@ def check_capabilities(task: Task, model: Model, judge: Judge | None) -> None:
         raise UsageError(
             f"model {model.identity.name!r} makes no {what}, which task {task.name!r} needs"
         )
+    check_judge(task, judge)
+
+
+def check_judge(task: Task, judge: Judge | None) -> None:
+    """The judge can be asked what the task asks."""
     for method in getattr(task, "judge_methods", ()):
         if not hasattr(judge, method):
             name = judge.identity.name if judge is not None else "none"

@@ -35,7 +35,7 @@ def read_layer(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     Raises: InputError, one line with the file and, where it is known, the line.
     """
-    data, lines = _read(path)
+    data, lines = read_mapping(path)
     layer: dict[str, Any] = {}
     places: dict[str, str] = {}
     for key, value in flatten(data):
@@ -59,7 +59,13 @@ def _line_of(key: str, lines: Mapping[tuple[str, ...], int]) -> int | None:
     return lines.get(tuple(key.split("."))) or lines.get((key,))
 
 
-def _read(path: str | Path) -> tuple[Mapping[str, Any], dict[tuple[str, ...], int]]:
+def read_mapping(
+    path: str | Path, what: str = "config file"
+) -> tuple[Mapping[str, Any], dict[tuple[str, ...], int]]:
+    """Keys and values of a YAML or JSON file as they stand, and the line of each key.
+
+    Raises: InputError, one line that calls the file ``what``.
+    """
     from evals.io.strict_json import NotJsonError
     from evals.io.strict_json import parse as parse_json
     from evals.settings.yaml import MAX_BYTES, SettingsError, key_lines, parse
@@ -70,16 +76,16 @@ def _read(path: str | Path) -> tuple[Mapping[str, Any], dict[tuple[str, ...], in
         text = raw.decode("utf-8-sig")
         data = parse_json(raw) if str(path).lower().endswith(".json") else parse(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"config file {path}: cannot be read ({_first_line(error)})") from None
+        raise InputError(f"{what} {path}: cannot be read ({_first_line(error)})") from None
     except NotJsonError as error:
-        raise InputError(f"config file {path}: not valid JSON ({error})") from None
+        raise InputError(f"{what} {path}: not valid JSON ({error})") from None
     except SettingsError as error:
         place = f"{path}:{error.line}" if error.line else str(path)
-        raise InputError(f"config file {place}: not valid YAML ({error.problem})") from None
+        raise InputError(f"{what} {place}: not valid YAML ({error.problem})") from None
     if data is None:
-        raise InputError(f"config file {path}: the file is empty, expected keys and values")
+        raise InputError(f"{what} {path}: the file is empty, expected keys and values")
     if not isinstance(data, Mapping):
-        raise InputError(f"config file {path}: expected keys and values, got {type(data).__name__}")
+        raise InputError(f"{what} {path}: expected keys and values, got {type(data).__name__}")
     return data, key_lines(text)
 
 

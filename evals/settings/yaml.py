@@ -138,7 +138,10 @@ def _line(node: Any) -> int:
 
 
 def key_lines(text: str) -> dict[tuple[str, ...], int]:
-    """Path of every key in a YAML or JSON text -> its line, from 1; {} for a text that cannot be composed."""
+    """Path of every key in a YAML or JSON text -> its line, from 1; {} for a text that cannot be composed.
+
+    Entries of a list are counted from 0: ``("points", "0", "seed")``.
+    """
     lines: dict[tuple[str, ...], int] = {}
 
     def visit(node: Any, path: tuple[str, ...]) -> None:
@@ -146,6 +149,10 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
             for key, value in node.value:
                 lines[*path, str(key.value)] = _line(key)
                 visit(value, (*path, str(key.value)))
+        elif isinstance(node, yaml.SequenceNode) and len(path) <= _MAX_DEPTH:
+            for number, item in enumerate(node.value):
+                lines[*path, str(number)] = _line(item)
+                visit(item, (*path, str(number)))
 
     try:
         # JSON may be indented with tabs, which YAML does not take; inside its strings there are none.

@@ -24,12 +24,16 @@ class ImpossibleError(ConfigError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage is going to cost: optimizer steps, seconds of training, bytes on disk, images seen."""
+    """What a stage is going to cost: optimizer steps, seconds of training, images seen, and bytes on disk.
+
+    ``bytes``: what it leaves, without the exports at checkpoints; each of these has ``export_bytes``.
+    """
 
     steps: int
     seconds: float
     bytes: int
     images: int
+    export_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,13 @@ class Trainer(Protocol):
     ) -> StageResult:
         """Train in ``folder``, or go on there after an interruption; on a finished stage it only reads.
 
-        Parents lie in ``stages_root / id``. The last stage of a point leaves ``export/``, a folder that loads as
-        model ``blip3o:PATH``, and ``export-step-<n>/`` for every n of ``spec.export_at``, each complete or absent
-        (built under another name, then renamed).
+        Parents lie in ``stages_root / id``. ``on_checkpoint`` may raise, to stop. The last stage of a point leaves
+        ``export/``, a folder that loads as the model of ``model_of``, and ``export-step-<n>/`` for every n of
+        ``spec.export_at``, each complete or absent (built under another name, then renamed).
         """
+
+    def model_of(self, export: Path) -> str:
+        """The name under which the harness finds the exported model, such as ``blip3o:PATH``."""
 
 
 @dataclass(frozen=True)

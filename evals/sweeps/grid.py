@@ -1,0 +1,364 @@
+"""From a definition to its points: every combination of axes, zipped groups, further points and seeds, each with a
+readable id that depends on its own values alone.
+
+    axes {train.target: [clip, vae]}, seeds [0, 1]  ->  target=clip,seed=0  target=clip,seed=1  target=vae,seed=0  ...
+
+Pure: nothing is looked up, planned or written here.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evals.config import flatten
+from evals.errors import ConfigError, shown, suggest
+from evals.sweeps.folder import digest_of
+from evals.sweeps.schema import Source, SweepConfig, run_layer, together
+
+ROOTS = ("train", "run")
+MAX_POINTS = 10_000
+_MAX_VALUE, _MAX_ID = 40, 150  # characters; file systems end at 255 bytes
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A combination of the axes with a seed. ``values``: label -> value, in the order of the axes."""
+
+    id: str
+    cell: str
+    values: Mapping[str, Any]
+    seed: int
+    train: Mapping[str, Any] | None
+    run: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True)
+class _Combination:
+    """``values``: label -> value of every axis; ``given``: labels that the file names for it."""
+
+    values: Mapping[str, Any]
+    given: frozenset[str]
+    place: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """``axes``: label -> its values, in order. ``keys``: label -> dotted key."""
+
+    points: tuple[GridPoint, ...]
+    axes: Mapping[str, tuple[Any, ...]]
+    keys: Mapping[str, str]
+    baseline: str
+
+    @property
+    def cells(self) -> dict[str, list[GridPoint]]:
+        found: dict[str, list[GridPoint]] = {}
+        for point in self.points:
+            found.setdefault(point.cell, []).append(point)
+        return found
+
+
+def expand(config: SweepConfig, source: Source) -> Grid:
+    """All points, in the order of the file, seeds last.
+
+    Raises: ConfigError naming every key that is not under ``train`` or ``run``, every selection that fits nothing,
+    every combination that stands twice, and grids that are empty or have more than 10,000 points.
+    """
+    labels = labels_of(_keys(config))
+    by_label = {label: key for key, label in labels.items()}
+    problems = _key_problems(config, source, by_label)
+    if problems:
+        raise together(source.name, problems)
+    combinations = list(_combinations(config, source, labels))
+    combinations = _without_excluded(config, source, combinations, labels, problems)
+    if problems:
+        raise together(source.name, problems)
+    if not combinations:
+        raise ConfigError(f"{source.place('exclude')}: exclude leaves no point: the grid is empty")
+    if len(combinations) * len(config.seeds) > MAX_POINTS:
+        raise ConfigError(
+            f"{source.name}: {len(combinations) * len(config.seeds)} points are more than {MAX_POINTS}: "
+            "cut axes or seeds"
+        )
+    if not by_label and len(config.seeds) < 2:
+        raise ConfigError(f"{source.name}: nothing varies: give axes, zip, points, or several seeds")
+    points = [
+        _point(config, combination, seed, by_label)
+        for combination in combinations
+        for seed in config.seeds
+    ]
+    problems = _doubles(points)
+    if problems:
+        raise together(source.name, problems)
+    axes = {label: tuple(_distinct(c.values[label] for c in combinations)) for label in by_label}
+    baseline = _baseline(config, source, combinations, labels)
+    return Grid(tuple(points), axes, by_label, id_of(baseline.values))
+
+
+def labels_of(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> the shortest end of it that no other key has: ``train.target`` -> ``target``."""
+    found = {}
+    for key in keys:
+        parts = key.split(".")
+        for n in range(1, len(parts) + 1):
+            label = ".".join(parts[-n:])
+            if label != "seed" and sum(f".{k}".endswith(f".{label}") for k in keys) == 1:
+                break
+        found[key] = label
+    return found
+
+
+def id_of(values: Mapping[str, Any]) -> str:
+    """``target=clip,objective=flow``; other characters than letters, digits and ``._+-`` become ``-``."""
+    text = ",".join(f"{label}={_value_text(value)}" for label, value in values.items()) or "base"
+    if len(text) <= _MAX_ID:
+        return text
+    return f"{text[:_MAX_ID - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _value_text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
+    safe = _UNSAFE.sub("-", text).strip("-") or "-"
+    if len(safe) <= _MAX_VALUE:
+        return safe
+    return f"{safe[:_MAX_VALUE - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def matching(
+    selection: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
+) -> bool:
+    """Whether a combination has the value, or one of the values, that a selection names for each of its keys."""
+    for key, wanted in selection.items():
+        allowed = wanted if isinstance(wanted, list) else [wanted]
+        value = values[labels.get(key, key)]
+        if not any(_same(value, one) for one in [*allowed, wanted]):
+            return False
+    return True
+
+
+def _same(a: Any, b: Any) -> bool:
+    return digest_of(a) == digest_of(b)
+
+
+def _keys(config: SweepConfig) -> list[str]:
+    zipped = [key for group in config.zip for key in group]
+    further = [key for point in config.points for key in point]
+    return list(dict.fromkeys([*config.axes, *zipped, *further]))
+
+
+def _key_problems(
+    config: SweepConfig, source: Source, by_label: Mapping[str, str]
+) -> list[str]:
+    """Keys that are not under train or run, or that vary in two places."""
+    problems = []
+    places = {
+        **{("axes", key): key for key in config.axes},
+        **{("zip", str(i), key): key for i, group in enumerate(config.zip) for key in group},
+    }
+    further = {
+        ("points", str(i), key): key for i, point in enumerate(config.points) for key in point
+    }
+    seen: dict[str, str] = {}
+    for path, key in places.items():
+        if key in seen:
+            problems.append(f"{source.place(*path)}: {key} varies twice, here and at {seen[key]}")
+        seen[key] = source.place(*path)
+    for path, key in {**places, **further}.items():
+        root, _, rest = key.partition(".")
+        place = source.place(*path)
+        if root not in ROOTS or not rest or not all(key.split(".")):
+            problems.append(f"{place}: axis {shown(key)} is no key under base.train or base.run.{_near(key, config)}")
+        elif root == "train" and config.base.train is None:
+            problems.append(f"{place}: axis {key}: base.train is null, points of this sweep do not train")
+        elif root == "run" and rest in ("task", "seed", "model", "model.name") and (
+            rest in ("task", "seed") or config.base.train is not None
+        ):
+            why = {
+                "task": "tasks stand in base.evaluate.tasks", "seed": "give seeds",
+            }.get(rest, "the model is what each point trains")  # fmt: skip
+            problems.append(f"{place}: axis {key} cannot vary: {why}")
+        elif root == "run":
+            try:
+                run_layer({rest: None})
+            except ConfigError as error:
+                problems.append(f"{place}: axis {key}: {error}")
+    return problems
+
+
+def _near(key: str, config: SweepConfig) -> str:
+    from evals.config import keys
+
+    known = [f"run.{k}" for k in keys()]
+    known += [f"train.{k}" for k, _ in _flat(config.base.train or {})]
+    ends = [k for k in known if k.endswith(f".{key}")]
+    return f" Did you mean: {', '.join(ends[:3])}?" if ends else suggest(key, known)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _combinations(
+    config: SweepConfig, source: Source, labels: Mapping[str, str]
+) -> Iterator[_Combination]:
+    """Keys that a combination does not name keep the base's value."""
+    own = {labels[key]: _base_value(config, key) for key in labels}
+    factors: list[list[dict[str, Any]]] = [
+        [{labels[key]: value} for value in values] for key, values in config.axes.items()
+    ]
+    for group in config.zip:
+        rows = zip(*group.values(), strict=True)
+        factors.append([{labels[k]: v for k, v in zip(group, row, strict=True)} for row in rows])
+
+    def combination(given: Mapping[str, Any], place: str) -> _Combination:
+        return _Combination({**own, **given}, frozenset(given), place)
+
+    if factors:
+        place = source.place("axes" if config.axes else "zip")
+        for chosen in itertools.product(*factors):
+            yield combination({k: v for part in chosen for k, v in part.items()}, place)
+    for i, point in enumerate(config.points):
+        yield combination({labels[k]: v for k, v in point.items()}, source.place("points", i))
+    if not factors and not config.points:
+        yield combination({}, source.name)
+
+
+def _base_value(config: SweepConfig, key: str) -> Any:
+    """What the base says about a key; None where it says nothing."""
+    root, _, rest = key.partition(".")
+    value: Any = config.base.train if root == "train" else run_layer(config.base.run)
+    for part in rest.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _without_excluded(
+    config: SweepConfig,
+    source: Source,
+    combinations: list[_Combination],
+    labels: Mapping[str, str],
+    problems: list[str],
+) -> list[_Combination]:
+    kept = combinations
+    for i, selection in enumerate(config.exclude):
+        place = f"{source.place('exclude', i)}: exclude"
+        wrong = _selection_problems(selection, combinations, labels)
+        if wrong:
+            problems += [f"{place}: {problem}" for problem in wrong]
+        elif not any(matching(selection, c.values, labels) for c in combinations):
+            problems.append(f"{place}: {shown(selection)} fits no point")
+        else:
+            kept = [c for c in kept if not matching(selection, c.values, labels)]
+    return kept
+
+
+def _selection_problems(
+    selection: Mapping[str, Any],
+    combinations: Sequence[_Combination],
+    labels: Mapping[str, str],
+) -> list[str]:
+    """Keys that do not vary, and values that no point has."""
+    problems = [] if selection else ["it names no key, so it would fit every point"]
+    known = [*labels.values(), *labels]
+    for key, wanted in selection.items():
+        label = labels.get(key, key)
+        if key not in known:
+            problems.append(f"unknown axis {shown(key)}.{suggest(key, known)}")
+            continue
+        values = list(_distinct(c.values[label] for c in combinations))
+        for one in wanted if isinstance(wanted, list) else [wanted]:
+            if not any(_same(one, value) or _same(wanted, value) for value in values):
+                texts = [json.dumps(v) if not isinstance(v, str) else v for v in values]
+                problems.append(f"{label} is never {shown(one)}.{suggest(str(one), texts)}")
+    return problems
+
+
+def _baseline(
+    config: SweepConfig,
+    source: Source,
+    combinations: Sequence[_Combination],
+    labels: Mapping[str, str],
+) -> _Combination:
+    if config.baseline is None:
+        return combinations[0]
+    place = f"{source.place('baseline')}: baseline"
+    wrong = _selection_problems(config.baseline, combinations, labels)
+    if wrong:
+        raise together(source.name, [f"{place}: {problem}" for problem in wrong])
+    fitting = [c for c in combinations if matching(config.baseline, c.values, labels)]
+    if len(fitting) != 1:
+        some = ", ".join(id_of(c.values) for c in fitting[:3])
+        what = f"fits {len(fitting)} points ({some})" if fitting else "fits no point"
+        raise ConfigError(
+            f"{place}: {shown(config.baseline)} {what}: name the value of every axis that varies"
+        )
+    return fitting[0]
+
+
+def _point(
+    config: SweepConfig, combination: _Combination, seed: int, by_label: Mapping[str, str]
+) -> GridPoint:
+    train = copy.deepcopy(config.base.train)
+    run: dict[str, Any] = dict(flatten(run_layer(config.base.run)))
+    for label in combination.given:
+        value = combination.values[label]
+        root, _, rest = by_label[label].partition(".")
+        if root == "run":
+            run.update(flatten(run_layer({rest: value})))
+        elif train is not None:
+            _set(train, rest, value)
+    cell = id_of(combination.values)
+    point_id = f"{cell},seed={seed}" if combination.values else f"seed={seed}"
+    return GridPoint(
+        point_id, cell, combination.values, seed, train, run_layer(run), combination.place
+    )
+
+
+def _set(settings: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = settings.get(parent)
+        settings[parent] = dict(inner) if isinstance(inner, Mapping) else {}
+        settings = settings[parent]
+    settings[last] = value
+
+
+def _doubles(points: Sequence[GridPoint]) -> list[str]:
+    """Points with equal settings, and different points whose ids would be one folder."""
+    problems = []
+    by_settings: dict[str, GridPoint] = {}
+    by_id: dict[str, GridPoint] = {}
+    for point in points:
+        digest = digest_of([point.train, point.run, point.seed])
+        first = by_settings.setdefault(digest, point)
+        if first is not point:
+            same = "" if first.id == point.id else f", as {first.id}"
+            problems.append(f"{point.place}: point {point.id} stands twice{same}: take one out")
+        elif by_id.setdefault(point.id.lower(), point) is not point:
+            problems.append(
+                f"{point.place}: two points would share the folder {point.id}: {shown(dict(point.values))} and "
+                f"{shown(dict(by_id[point.id.lower()].values))}"
+            )
+    return problems
+
+
+def _distinct(values: Iterator[Any]) -> Iterator[Any]:
+    seen = set()
+    for value in values:
+        digest = digest_of(value)
+        if digest not in seen:
+            seen.add(digest)
+            yield value

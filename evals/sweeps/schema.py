@@ -1,0 +1,338 @@
+"""The sweep file: its keys, its checks, its JSON Schema; by path or by the name of a sweep that ships.
+
+    name: guidance
+    base:
+      train: null                                   # points of this sweep only evaluate
+      run: {model: nano, judge: stickers}           # settings of `blip3o-eval run`
+      evaluate: {tasks: [geneval]}
+    axes: {run.generation.guidance_scale: [1, 2, 3]}
+    seeds: [0, 1]
+
+Wrong keys and values are collected, each with its line and what is near to it, and told all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from evals.config import MAX_SEED, flatten, set_key
+from evals.errors import ConfigError, UsageError, shown, suggest
+from evals.settings.files import parse_assignment, read_mapping
+
+FILES = Path(__file__).parent / "files"
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+Values = dict[str, list[Any]]
+# Strict: `true` is no number.
+Whole = Annotated[int, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSettings(_Section):
+    """A task with run settings of its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    task: str = Field(min_length=1, description="registered name")
+
+
+class Evaluate(_Section):
+    """What is evaluated, and when."""
+
+    tasks: list[str | TaskSettings] = Field(
+        min_length=1,
+        description="names of tasks, or maps with `task` and run settings for it alone, such as limit",
+    )
+    at: list[Whole | Share] = Field(
+        default_factory=list,
+        description="checkpoints to evaluate: steps of a point's last stage (whole numbers) or shares of it "
+        "(0.25); the end is always evaluated",
+    )
+    final: dict[str, Any] = Field(
+        default_factory=dict, description="run settings for the evaluation at the end alone"
+    )
+
+    @field_validator("at")
+    @classmethod
+    def _known_shares(cls, values: list[int | float]) -> list[int | float]:
+        for value in values:
+            is_share = isinstance(value, float)
+            if (is_share and not 0 < value <= 1) or (not is_share and value < 1):
+                raise ValueError(f"{value} is neither a share above 0 and up to 1.0 nor a step from 1 on")
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError("a checkpoint stands twice")
+        return values
+
+
+class Base(_Section):
+    """What all points have in common."""
+
+    train: dict[str, Any] | None = Field(
+        description="settings of the training; null: points only evaluate, with other run settings"
+    )
+    run: dict[str, Any] = Field(
+        default_factory=dict, description="settings of `blip3o-eval run`, nested or with dots"
+    )
+    evaluate: Evaluate
+
+
+class JobResources(_Section):
+    """What one point takes while it runs."""
+
+    cores: Count | None = Field(None, description="None: the machine's, shared by the jobs")
+    gpus: int | None = Field(None, ge=0, description="None: one each where there are some")
+    memory_gb: float | None = Field(None, gt=0, description="main memory; None: not counted")
+
+
+class SweepConfig(_Section):
+    """A grid of points, what each of them trains and evaluates, and how they are compared."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="names the folder")
+    description: str = ""
+    base: Base
+    axes: Values = Field(
+        default_factory=dict,
+        description="dotted key under base (train.* or run.*) -> its values; all combinations are taken",
+    )
+    zip: list[Values] = Field(
+        default_factory=list,
+        description="groups of keys whose values go together, the first with the first; each group is one axis",
+    )
+    points: list[dict[str, Any]] = Field(
+        default_factory=list, description="further combinations; keys left out keep the base's value"
+    )
+    exclude: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="combinations to leave out: every named key has the value, or one of the list",
+    )
+    seeds: list[Seed] = Field(
+        default_factory=lambda: [42], min_length=1,
+        description="each combination once per seed, of training and of evaluation",
+    )  # fmt: skip
+    baseline: dict[str, Any] | None = Field(
+        None,
+        description="the combination that all others are compared with; None: the first",
+    )
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="task/metric, in printing order; a task's name stands for its first metric. []: the first of "
+        "each task",
+    )
+    on_error: Literal["continue", "stop"] = Field(
+        "continue", description="what happens to the other points when one fails"
+    )
+    max_parallel: Count | None = Field(None, description="jobs at once; None: what the executor holds")
+    executor: str | dict[str, Any] = Field(
+        "local", description="local, slurm, ray, or a map of `name` and its settings"
+    )
+    resources: JobResources = Field(default_factory=JobResources)
+
+    @field_validator("axes", "zip", mode="after")
+    @classmethod
+    def _has_values(cls, value: Any) -> Any:
+        for axes in value if isinstance(value, list) else [value]:
+            if isinstance(value, list) and not axes:
+                raise ValueError("a group without keys")
+            for key, values in axes.items():
+                if not values:
+                    raise ValueError(f"{key} has no values: the grid would be empty")
+            if isinstance(value, list) and len({len(v) for v in axes.values()}) > 1:
+                sizes = ", ".join(f"{k} has {len(v)}" for k, v in axes.items())
+                raise ValueError(f"keys that go together need as many values each ({sizes})")
+        return value
+
+
+UNRELATED = ("description", "on_error", "max_parallel", "executor", "resources")
+"""Keys that move no number and may change between two starts of one sweep."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a definition was read: for messages."""
+
+    name: str
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+
+    def place(self, *path: str | int) -> str:
+        """``file.yaml:12`` of the key, or of the nearest one around it that has a line."""
+        parts = tuple(map(str, path))
+        while parts:
+            if parts in self.lines:
+                return f"{self.name}:{self.lines[parts]}"
+            parts = parts[:-1]
+        return self.name
+
+
+def shipped() -> dict[str, Path]:
+    """Sweeps that come with the package: name -> file."""
+    return {path.stem: path for path in sorted(FILES.glob("*.yaml"))}
+
+
+def find_sweep(name: str | Path) -> Path:
+    """The file of a path, or of the name of a sweep that ships. Raises UsageError with a suggestion."""
+    path, known = Path(name), shipped()
+    if str(name) in known and not path.is_file():
+        return known[str(name)]
+    if path.is_file() or path.suffix in _SUFFIXES or len(path.parts) > 1:
+        return path
+    raise UsageError(
+        f"{shown(str(name))} is neither a sweep file nor the name of one that ships.{suggest(str(name), known)}"
+    )
+
+
+def load_sweep(name: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Source]:
+    """A sweep file, checked. ``overrides``: ``base.train.steps=100``, ``seeds=[0, 1]``, later ones winning.
+
+    Raises: InputError for a file that cannot be read, ConfigError with a line per wrong key or value.
+    """
+    path = find_sweep(name)
+    data, lines = read_mapping(path, "sweep file")
+    data = dict(data)
+    for text in overrides:
+        _override(data, *parse_assignment(text))
+    return check_sweep(data, Source(str(path), lines))
+
+
+def check_sweep(data: Mapping[str, Any], source: Source) -> tuple[SweepConfig, Source]:
+    """A definition as data -> SweepConfig. Raises ConfigError naming every problem and its place."""
+    try:
+        config = SweepConfig.model_validate(dict(data))
+    except ValidationError as error:
+        raise together(source.name, _explained(error, source)) from None
+    problems = _run_problems(config, source)
+    if problems:
+        raise together(source.name, problems)
+    return config, source
+
+
+def together(name: str, problems: Iterable[str]) -> ConfigError:
+    """One error for all that is wrong, a line each, nothing twice."""
+    lines = list(dict.fromkeys(problems))
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError("\n  ".join([f"{name} has {len(lines)} problems:", *lines]))
+
+
+def run_layer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Run settings, nested or with dots, as one nested layer. Raises ConfigError for an unknown key."""
+    layer: dict[str, Any] = {}
+    for key, value in flatten(settings):
+        set_key(layer, key, value)
+    return layer
+
+
+def _run_problems(config: SweepConfig, source: Source) -> list[str]:
+    """Unknown run settings, and those that the sweep itself decides."""
+    evaluate = config.base.evaluate
+    sections: list[tuple[tuple[str | int, ...], Mapping[str, Any]]] = [
+        (("base", "run"), config.base.run), (("base", "evaluate", "final"), evaluate.final),
+    ]  # fmt: skip
+    for i, task in enumerate(evaluate.tasks):
+        if isinstance(task, TaskSettings):
+            sections.append((("base", "evaluate", "tasks", i), task.model_extra or {}))
+    problems = []
+    for path, settings in sections:
+        for key, value in flatten(settings):
+            place = f"{source.place(*path, *key.split('.'))}: {'.'.join(map(str, path))}.{key}"
+            if key == "task":
+                problems.append(f"{place}: tasks stand in base.evaluate.tasks")
+            elif key in ("model", "model.name") and config.base.train is not None:
+                problems.append(f"{place}: the model is what each point trains; leave it out, or set train: null")
+            else:
+                try:
+                    set_key({}, key, value)
+                except ConfigError as error:
+                    problems.append(f"{place}: {error}")
+    names = [t if isinstance(t, str) else t.task for t in evaluate.tasks]
+    if len(set(names)) < len(names):
+        problems.append(f"{source.place('base', 'evaluate', 'tasks')}: base.evaluate.tasks names a task twice")
+    if evaluate.at and config.base.train is None:
+        problems.append(
+            f"{source.place('base', 'evaluate', 'at')}: base.evaluate.at: points without training have no checkpoints"
+        )
+    if len(set(config.seeds)) < len(config.seeds):
+        problems.append(f"{source.place('seeds')}: seeds: a seed stands twice in {shown(config.seeds)}")
+    return problems
+
+
+def _override(data: dict[str, Any], key: str, value: Any) -> None:
+    first, _, rest = key.partition(".")
+    if first == "axes" and rest:  # its keys hold dots themselves
+        data["axes"] = {**(data.get("axes") or {}), rest: value}
+        return
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = data.get(parent)
+        if inner is not None and not isinstance(inner, dict):
+            raise ConfigError(f"--set {key}: {parent!r} holds {shown(inner)}, which has no keys")
+        data[parent] = dict(inner or {})
+        data = data[parent]
+    data[last] = value
+
+
+def _explained(error: ValidationError, source: Source) -> list[str]:
+    problems = []
+    for one in error.errors():
+        path = [p for p in one["loc"] if not _is_type_name(p)]
+        known = _fields_at(path[:-1])
+        place = f"{source.place(*path)}: "
+        key = ".".join(map(str, path))
+        if one["type"] == "extra_forbidden":
+            problems.append(f"{place}unknown key {shown(key)}.{suggest(str(path[-1]), known)}")
+        elif one["type"] == "missing":
+            problems.append(f"{place}{key} is required")
+        else:
+            what = one["msg"].removeprefix("Value error, ")
+            what = what if one["type"] == "value_error" else f"{shown(one['input'])} is not allowed: {what.lower()}"
+            problems.append(f"{place}{key}: {what}")
+    return problems
+
+
+def _is_type_name(part: str | int) -> bool:
+    """Parts that pydantic puts in for the branches of a union."""
+    return isinstance(part, str) and (
+        part in ("str", "int", "float", "TaskSettings", "[key]") or part.startswith("dict[")
+    )
+
+
+def _fields_at(path: Sequence[str | int]) -> list[str]:
+    section: Any = SweepConfig
+    for part in path:
+        inner = section.model_fields.get(str(part))
+        section = inner.annotation if inner is not None else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a sweep file; ``base.run`` is that of settings files."""
+    from evals.settings.show import json_schema as run_schema
+
+    schema, run = SweepConfig.model_json_schema(), run_schema()
+    definitions = {**run.pop("$defs"), **schema.pop("$defs")}
+    run.pop("$schema")
+    base = definitions["Base"]["properties"]
+    base["run"] = {"$ref": "#/$defs/RunSettings", "description": base["run"]["description"]}
+    final = definitions["Evaluate"]["properties"]
+    final["final"] = {"$ref": "#/$defs/RunSettings", "description": final["final"]["description"]}
+    # Keys with dots (`generation.steps`) are allowed too.
+    run = {**run, "additionalProperties": True}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "$defs": {**definitions, "RunSettings": run},
+        "title": "Sweep of blip3o-eval",
+        "description": "What `blip3o-eval sweep plan|run FILE` reads, as YAML or JSON.",
+    }
