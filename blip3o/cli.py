@@ -195,3 +195,7 @@ def reconstruct(image: Path, model: str, output: Path, through: str, seed: int, 
     except Blip3oError as error:
         raise click.ClickException(str(error)) from None
     save_pictures(result.images, output)
+
+
+if __name__ == "__main__":  # torchrun -m blip3o.cli train ...
+    main()

@@ -7,6 +7,7 @@ Sources: Lumina-Next (arXiv:2406.18583), BLIP3-o (arXiv:2505.09568).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -185,10 +186,15 @@ class DiTBlock(nn.Module):
         x: Tensor,
         temb: Tensor,
         rope: Tensor,
-        context: tuple[Tensor, Tensor],
+        context: Tensor | tuple[Tensor, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """x (B, N, D), temb (B, T), rope (N, d/2), context keys and values, mask (B, L) -> (B, N, D)."""
+        """x (B, N, D), temb (B, T), rope (N, d/2), mask (B, L) -> (B, N, D).
+
+        context: keys and values, or the projected condition (B, L, D) that they are made of.
+        """
+        if isinstance(context, Tensor):
+            context = self.context(context)
         h, modulation = self.norm1(x, temb)
         key, value = self.attn1.keys_values(h)
         own = self.attn1(h, apply_rope(key, rope), value, rope)  # (B, N, H, d)
@@ -198,6 +204,11 @@ class DiTBlock(nn.Module):
         x = x + modulation.gate_attention.tanh() * self.norm2(mixed)
         y = self.ffn_norm1(x) * (1 + modulation.scale_ffn)
         return x + modulation.gate_ffn.tanh() * self.ffn_norm2(self.feed_forward(y))
+
+    def context(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the projected condition (B, L, D): two of (B, L, H_kv, d)."""
+        key, value = self.attn2.keys_values(self.norm1_context(projected))
+        return key, value
 
 
 class PatchEmbed(nn.Module):
@@ -335,6 +346,13 @@ class DiT(nn.Module):
 
         condition_mask: (B, L), True (or 1) at tokens that count; None when all do.
         """
+        projected, pooled, mask = self._project(condition, condition_mask)
+        return EncodedCondition(pooled, tuple(layer.context(projected) for layer in self.layers), mask)
+
+    def _project(
+        self, condition: Tensor, condition_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Condition at the width of the transformer (B, L, D), its mean (B, D) and its mask. Raises: ShapeError."""
         if condition.ndim != 3 or condition.shape[-1] != self.config.condition_dim:
             raise ShapeError(
                 f"condition must be (batch, tokens, {self.config.condition_dim}), got {tuple(condition.shape)}"
@@ -346,10 +364,7 @@ class DiT(nn.Module):
             mask = condition_mask.bool()
             weight = mask.to(projected.dtype)[..., None]
             pooled = (projected * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-        keys_values = tuple(
-            layer.attn2.keys_values(layer.norm1_context(projected)) for layer in self.layers
-        )
-        return EncodedCondition(pooled, keys_values, mask)
+        return projected, pooled, mask
 
     def forward(
         self,
@@ -373,22 +388,26 @@ class DiT(nn.Module):
             )
         if timestep.shape != (batch,):
             raise ShapeError(f"timestep must be ({batch},), got {tuple(timestep.shape)}")
-        if not isinstance(condition, EncodedCondition):
-            condition = self.encode_condition(condition, condition_mask)
-        if len(condition.pooled) != batch:
-            raise ShapeError(f"x has batch {batch}, its condition {len(condition.pooled)}")
+        contexts: Sequence[Tensor | tuple[Tensor, Tensor]]
+        if isinstance(condition, EncodedCondition):
+            pooled, contexts, mask = condition
+        else:
+            # A block makes its own keys and values: its weights are used in its forward only, where a sharded
+            # block has them together, and checkpointing need not keep them.
+            projected, pooled, mask = self._project(condition, condition_mask)
+            contexts = [projected] * len(self.layers)
+        if len(pooled) != batch:
+            raise ShapeError(f"x has batch {batch}, its condition {len(pooled)}")
         table = rope_table_2d(
             height // p, width // p, self.config.head_dim, self.config.rope_theta, x.device
         ).flatten(0, 1)  # (N, d/2)
         hidden = self.patch_embedder(x)  # (B, N, D)
-        temb = self.time_caption_embed(timestep, condition.pooled)  # (B, T)
-        for layer, context in zip(self.layers, condition.keys_values, strict=True):
+        temb = self.time_caption_embed(timestep, pooled)  # (B, T)
+        for layer, context in zip(self.layers, contexts, strict=True):
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(
-                    layer, hidden, temb, table, context, condition.mask, use_reentrant=False
-                )
+                hidden = checkpoint(layer, hidden, temb, table, context, mask, use_reentrant=False)
             else:
-                hidden = layer(hidden, temb, table, context, condition.mask)
+                hidden = layer(hidden, temb, table, context, mask)
         return self._unpatchify(self.norm_out(hidden, temb), height // p, width // p)
 
     def _unpatchify(self, x: Tensor, rows: int, columns: int) -> Tensor:
