@@ -31,6 +31,11 @@ class Backbone(Protocol):
     hidden_size: int
     image_token_id: int
 
+    @property
+    def text_config(self) -> Any:
+        """The language model's configuration in transformers' names."""
+        ...
+
     def embed(
         self,
         input_ids: Tensor,
@@ -124,6 +129,10 @@ class QwenBackbone(nn.Module):
     @property
     def vision_config(self) -> Any:
         return self.vlm.config.vision_config
+
+    @property
+    def text_config(self) -> Any:
+        return self.vlm.config.text_config
 
     def embed(
         self,

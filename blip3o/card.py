@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,29 @@ class Understanding:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        for name in ("min_pixels", "max_pixels"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of pixels, at least 1; got {value!r}")
+        if self.min_pixels > self.max_pixels:
+            raise ConfigError(
+                f"min_pixels {self.min_pixels} must not exceed max_pixels {self.max_pixels}"
+            )
+
+    def resized(self, min_pixels: int | None, max_pixels: int | None) -> Understanding:
+        """With another budget of pixels. Raises: ConfigError for a model that reads squares of one size."""
+        if min_pixels is None and max_pixels is None:
+            return self
+        if self.size_px is not None:
+            raise ConfigError(
+                f"this model reads every picture as a square of {self.size_px} px, so min_pixels and max_pixels do not "
+                "apply; leave them out"
+            )
+        return replace(
+            self,
+            min_pixels=self.min_pixels if min_pixels is None else min_pixels,
+            max_pixels=self.max_pixels if max_pixels is None else max_pixels,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip3o.answering import MAX_NEW_TOKENS
+from blip3o.answering.questions import MAX_NEW_TOKENS
 from blip3o.errors import ConfigError, DataError
 from blip3o.inputs import checked_picture, checked_texts
 from blip3o.prompts import ASSISTANT, TURN_END, VISION_BLOCK, text_mark, user_turn

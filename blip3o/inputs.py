@@ -94,10 +94,14 @@ class InputBuilder:
             if self._special.fullmatch(part):
                 ids.append(self.tokenizer.convert_tokens_to_ids(part))
             elif part:
-                ids += self.tokenizer(
-                    _fill(part, texts), add_special_tokens=False, split_special_tokens=True
-                )["input_ids"]
+                ids += self.encode_text(_fill(part, texts))
         return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a user's text alone, of which none acts as a special token."""
+        return list(
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        )
 
     def pad(self, rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, L), padded on ``side`` ("left" or "right")."""
@@ -138,13 +142,7 @@ class InputBuilder:
         """
         if not pictures:
             return None
-        if self.vision is None:
-            raise WeightsError(
-                "this model's backbone reads text only (it has no vision tower), so it takes no pictures; "
-                "leave them out, or load a model with a vision-language backbone"
-            )
-        vision, settings = self.vision, self.understanding
-        factor = vision.patch_size * vision.spatial_merge_size
+        vision, settings = self._require_vision(), self.understanding
         rows, grids, counts = [], [], []
         for picture in pictures:
             side = size_px or settings.size_px
@@ -152,8 +150,7 @@ class InputBuilder:
                 fitted = fit_square(picture, side, settings.fit)
             else:
                 picture = to_rgb(picture)
-                target = qwen_size(*picture.size, factor, settings.min_pixels, settings.max_pixels)
-                fitted = picture.resize(target, Image.Resampling.BICUBIC)
+                fitted = picture.resize(self._dynamic_size(picture), Image.Resampling.BICUBIC)
             tensor = normalise(to_unit_tensor([fitted]), settings.mean, settings.std)
             patches, grid = qwen_patches(
                 tensor, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
@@ -163,11 +160,44 @@ class InputBuilder:
             counts.append(int(grid.prod()) // vision.spatial_merge_size**2)
         return Patches(torch.cat(rows), torch.cat(grids), counts)
 
+    def picture_tokens(self, rgb: Image.Image) -> int:
+        """How many tokens a picture, RGB already, will take in the prompt. Raises: as ``patches``."""
+        _, height, width = self._grid(rgb)
+        return height * width // self.vision.spatial_merge_size**2
+
+    def grids(self, pictures: Sequence[Image.Image]) -> Tensor | None:
+        """``image_grid_thw`` (pictures, 3) of RGB pictures, counted in patches; None without pictures."""
+        return torch.tensor([self._grid(rgb) for rgb in pictures]) if pictures else None
+
+    def _grid(self, rgb: Image.Image) -> tuple[int, int, int]:
+        vision, side = self._require_vision(), self.understanding.size_px
+        width, height = (side, side) if side is not None else self._dynamic_size(rgb)
+        return 1, height // vision.patch_size, width // vision.patch_size
+
+    def _dynamic_size(self, rgb: Image.Image) -> tuple[int, int]:
+        factor = self.vision.patch_size * self.vision.spatial_merge_size
+        settings = self.understanding
+        return qwen_size(*rgb.size, factor, settings.min_pixels, settings.max_pixels)
+
+    def _require_vision(self) -> Any:
+        if self.vision is None:
+            raise WeightsError(
+                "this model's backbone reads text only (it has no vision tower), so it takes no pictures; "
+                "leave them out, or load a model with a vision-language backbone"
+            )
+        return self.vision
+
     def spread(self, rows: Sequence[Sequence[int]], patches: Patches | None) -> list[list[int]]:
         """Each single picture placeholder, in order, repeated to as many as its picture has tokens."""
-        if patches is None:
+        return self.spread_counts(rows, [] if patches is None else patches.tokens)
+
+    def spread_counts(
+        self, rows: Sequence[Sequence[int]], tokens: Sequence[int]
+    ) -> list[list[int]]:
+        """The same from the pictures' numbers of tokens."""
+        if not tokens:
             return [list(row) for row in rows]
-        counts = iter(patches.tokens)
+        counts = iter(tokens)
         pad = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
         return [[i for id_ in row for i in [id_] * (next(counts) if id_ == pad else 1)] for row in rows]
 

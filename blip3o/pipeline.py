@@ -25,7 +25,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from blip3o import answering, generation
+from blip3o import generation
+from blip3o.answering import Answers, Batching, ChoiceScores, Question, Sampling
+from blip3o.answering.questions import checked_choices, limits_of, stops_of
 from blip3o.card import PipelineCard, Understanding, write_digests
 from blip3o.config import Compat, build_part
 from blip3o.decoder import PixelDecoder
@@ -96,6 +98,9 @@ class Blip3oPipeline(PipelineBase):
             getattr(model.backbone, "vision_config", None),
             (backbone.get("text_config") or backbone).get("max_position_embeddings"),
         )
+        self._answers = Answers(
+            model, self.inputs, self.prompts, lambda: self.use_part("backbone")
+        )
         self._target = target_encoder
 
     @classmethod
@@ -110,6 +115,8 @@ class Blip3oPipeline(PipelineBase):
         device_map: Any = None,
         max_memory: dict[Any, Any] | None = None,
         offload_folder: str | Path | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
     ) -> Blip3oPipeline:
         """Load a folder, a preset (``nano``, ``tiny``, ``blip3o-4b``, ...) or a hub id.
 
@@ -120,6 +127,8 @@ class Blip3oPipeline(PipelineBase):
             device: where all parts go; or device_map, max_memory and offload_folder, as in transformers, to spread a
                 large model over devices, memory and disk.
             compat: ``released`` repeats the released inference code's choices.
+            min_pixels, max_pixels: between which pictures are read near their own size (default: the card's); one
+                merged patch of 28 x 28 px is a token of Qwen2.5-VL.
         Raises: WeightsError, ConfigError.
         """
         if device is not None and device_map is not None:
@@ -141,9 +150,15 @@ class Blip3oPipeline(PipelineBase):
             if parts.is_dispatched and parts.decoder is not None:
                 parts.decoder.to(pipeline.device)
             pipeline._is_dispatched = parts.is_dispatched
+        pipeline.set_pixels(min_pixels, max_pixels)
         if dtype is not None and device_map is None:
             pipeline.to(dtype)
         return pipeline if device is None else pipeline.to(device)
+
+    def set_pixels(self, min_pixels: int | None = None, max_pixels: int | None = None) -> None:
+        """Read pictures with another budget of pixels; None keeps a bound. Raises: ConfigError."""
+        self.understanding = self.understanding.resized(min_pixels, max_pixels)
+        self.inputs.understanding = self.understanding
 
     # Pictures
 
@@ -372,34 +387,77 @@ class Blip3oPipeline(PipelineBase):
         """Answer a question about a picture, several, or none (text to text). Greedy."""
         return self.ask_batch([image], [question], max_new_tokens=max_new_tokens)[0]
 
-    @torch.no_grad()
     def ask_batch(
         self,
         images: Sequence[Pictures],
         questions: Sequence[str],
         *,
-        max_new_tokens: int | None = None,
-        stop: Sequence[str] = (),
+        max_new_tokens: int | Sequence[int | None] | None = None,
+        stop: Sequence[str] | Sequence[Sequence[str]] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        share_pictures: bool = True,
+        by_length: bool = True,
     ) -> list[str]:
-        """One greedy answer per question; ``images[i]`` are the pictures of ``questions[i]``, None for none.
+        """One answer per question; ``images[i]`` are the pictures of ``questions[i]``, None for none.
 
-        Args: max_new_tokens: longest answer, in tokens (default 128). stop: texts before which an answer ends.
-        Raises: DataError for a question or picture, ConfigError for the limit, WeightsError for pictures where the
+        Args:
+            max_new_tokens: longest answer, in tokens (default 128), of all or of each.
+            stop: texts before which an answer ends, for all, or one such list per question.
+            temperature: 0 takes the likeliest token; above, tokens are drawn, within ``top_k`` and ``top_p``.
+            generator: one CPU generator per question, which draws all of its answer; or a single one, from which a
+                seed per question is drawn; None draws new seeds. Unused at temperature 0.
+            batch_size: questions read at once; ``auto`` fills the memory that is free. Halved when it runs out.
+            share_pictures: questions about the same pictures (by their pixels) read them once.
+            by_length: questions of similar length are read together.
+        Raises: DataError for a question or picture, ConfigError for a setting, WeightsError for pictures where the
             backbone reads text only.
         """
-        limit = answering.MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
-        check_count("max_new_tokens", limit)
-        if isinstance(stop, str) or not all(isinstance(end, str) and end for end in stop):
-            raise ConfigError(f"stop must be a list of texts, none of them empty; got {stop!r}")
+        sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k)
+        batching = Batching(size=batch_size, shares_pictures=share_pictures, by_length=by_length)
+        asked = self._questions(images, questions)
+        limits, stops = limits_of(max_new_tokens, len(asked)), stops_of(stop, len(asked))
+        generators: Sequence[torch.Generator | None] = [None] * len(asked)
+        if not sampling.is_greedy:
+            generators = per_picture_generators(generator, len(asked), "questions")
+        rows = [
+            replace(one, max_new_tokens=limit, stop=ends, generator=own)
+            for one, limit, ends, own in zip(asked, limits, stops, generators, strict=True)
+        ]
+        return self._answers.answer(rows, sampling, batching)
+
+    def score_choices(
+        self,
+        images: Sequence[Pictures],
+        questions: Sequence[str],
+        choices: Sequence[str] | Sequence[Sequence[str]],
+        *,
+        batch_size: int | Literal["auto"] = "auto",
+        share_pictures: bool = True,
+        by_length: bool = True,
+    ) -> list[ChoiceScores]:
+        """How likely each choice is as the beginning of the answer: log-likelihoods, summed over its tokens.
+
+        Args: choices: texts for all questions, or one list of them per question; other arguments as in ``ask_batch``.
+        Raises: as ``ask_batch``.
+        """
+        batching = Batching(size=batch_size, shares_pictures=share_pictures, by_length=by_length)
+        asked = self._questions(images, questions)
+        return self._answers.score(asked, checked_choices(choices, len(asked)), batching)
+
+    def _questions(
+        self, images: Sequence[Pictures], questions: Sequence[str]
+    ) -> list[Question]:
+        """Checked. Raises: DataError."""
         texts = checked_texts(questions, "question")
         if isinstance(images, Image.Image) or len(images) != len(texts):
             got = "one picture" if isinstance(images, Image.Image) else len(images)
             raise DataError(f"{len(texts)} questions need as many picture entries, got {got}")
         pictures = pictures_per_text(images, len(texts), "images")
-        device = self.use_part("backbone")
-        return answering.answer(
-            self.model, self.inputs, self.prompts, pictures, texts, limit, device, stop
-        )
+        return [Question(text, own) for text, own in zip(texts, pictures, strict=True)]
 
     def chat(self, *, seed: int = SEED, use_cache: bool = True) -> Dialogue:
         """A conversation of many turns in text and pictures; see ``Dialogue``."""

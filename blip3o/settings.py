@@ -59,9 +59,9 @@ def check_output_type(value: Any) -> None:
 
 
 def per_picture_generators(
-    generator: torch.Generator | Sequence[torch.Generator] | None, count: int
+    generator: torch.Generator | Sequence[torch.Generator] | None, count: int, noun: str = "pictures"
 ) -> list[torch.Generator]:
-    """One CPU generator per picture.
+    """One CPU generator per picture, or whatever else is drawn.
 
     From a single generator a seed per picture is drawn, so that picture k is the same however many are made.
     Raises: ConfigError.
@@ -70,7 +70,7 @@ def per_picture_generators(
         for entry in generator:
             _check_generator(entry)
         if len(generator) != count:
-            raise ConfigError(f"{count} pictures need one generator each, got {len(generator)}")
+            raise ConfigError(f"{count} {noun} need one generator each, got {len(generator)}")
         return list(generator)
     if generator is None:
         generator = torch.Generator("cpu")

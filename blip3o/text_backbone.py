@@ -78,6 +78,10 @@ class TextBackbone(nn.Module):
         """None where the backbone sees no pictures."""
         return None if self.vision is None else VisionGrid(self.vision.patch_size)
 
+    @property
+    def text_config(self) -> Any:
+        return self.lm.config
+
     def see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Patch rows (P, 3*p*p) of pictures, (pictures, 3) grids -> picture tokens (P, D). Raises: DataError."""
         if self.vision is None:

@@ -8,15 +8,14 @@ samples belong to which batch on disk.
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from blip3o.memory import free_device_memory, is_out_of_memory
 from evals.errors import EvalError, ModelError
 from evals.io.redact import redact
 
-_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 _KEPT_NOTES = 10
 
 
@@ -24,13 +23,6 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     """``RuntimeError: first line of its message``, without secrets."""
     lines = str(error).strip().splitlines() or [""]
     return redact(f"{type(error).__name__}: {lines[0]}".rstrip(": "))[:limit]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """MemoryError, torch's OutOfMemoryError (CUDA, XPU), and allocators that only say so in words."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _MEMORY_WORDS)
 
 
 class Caller:
@@ -94,10 +86,3 @@ class Caller:
                 getattr(first, "sample", None), "id", ""
             )
             self.splits.append({"first": name, "size": len(items), "error": one_line(problem)})
-
-
-def free_device_memory() -> None:
-    """Hand cached device memory back, if torch uses a device in this process."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
