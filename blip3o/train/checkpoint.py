@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,8 +125,11 @@ def load_training_state(
     optimizer: torch.optim.Optimizer,
     ema: ExponentialMovingAverage,
     config: Mapping[str, Any],
+    ignored: Sequence[str] = (),
 ) -> TrainState:
     """Strict inverse of :func:`save_training_state`, for any number of processes.
+
+    ``ignored``: settings that a file may hold and that need not agree.
 
     Raises: ConfigError for a checkpoint of another configuration, by key; WeightsError for a damaged file.
     """
@@ -140,9 +143,8 @@ def load_training_state(
             f"{path} cannot be read ({error}): remove the folder to train this stage anew"
         ) from error
     now = json.loads(json.dumps(config))
-    differing = sorted(
-        k for k in {*now, *header["config"]} if now.get(k) != header["config"].get(k)
-    )
+    then = {key: value for key, value in header["config"].items() if key in now or key not in ignored}
+    differing = sorted(k for k in {*now, *then} if now.get(k) != then.get(k))
     if differing:
         raise ConfigError(
             f"{folder} was made with other settings ({', '.join(differing)}): "
