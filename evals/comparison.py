@@ -221,7 +221,7 @@ def difference(
             return replace(empty, note=metric.compute(baseline).note or metric.compute(rows).note)
     except EvalError as error:  # a file that the metric reads, such as DPG's questions, is missing
         return replace(empty, note=str(error))
-    first, other = _aligned(first, other)
+    first, other = aligned(first, other)
     if not first.keys:
         return replace(empty, note="no shared values")
     if first.clusters != other.clusters or first.strata != other.strata:
@@ -243,7 +243,7 @@ def difference(
     )
 
 
-def _aligned(first: Terms, other: Terms) -> tuple[Terms, Terms]:
+def aligned(first: Terms, other: Terms) -> tuple[Terms, Terms]:
     """Both cut to the keys they share, in the order of the first."""
     places: dict[Hashable, int] = {key: i for i, key in enumerate(other.keys)}
     pairs = [(i, places[key]) for i, key in enumerate(first.keys) if key in places]

@@ -1,8 +1,9 @@
-"""``blip3o-eval compare``: runs against a baseline, metric by metric, on the samples they share."""
+"""``blip3o-eval compare``: runs against a baseline, metric by metric, on the samples they share; or a sweep's points."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ _SIGNIFICANT = 0.05
 
 # fmt: off
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path())
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...|SWEEP", type=click.Path())
 @click.option("--metric", "metric", multiple=True, metavar="NAME", help="Compare this metric only; may be repeated, and the correction covers no others.  [default: all]")
 @click.option("--json", is_flag=True, help="Print one JSON object.  [default: a table]")
 # fmt: on
@@ -25,11 +26,28 @@ def command(runs: tuple[str, ...], **options: Any) -> None:
     For every metric: the paired difference (run minus baseline) on the outputs that have a score in both,
     its 95 % interval over prompts, a two-sided p-value, and the p-value after Holm's correction for all
     rows of the comparison. Runs of different tasks, prompts or judges are refused, naming what differs.
+    A sweep's folder, given alone, prints its combinations against the sweep's baseline, seeds pooled.
     """
     from json import dumps
 
     from evals.comparison import compare
     from evals.results import load
+    from evals.sweeps.folder import SweepFolder, is_sweep
+
+    sweeps = [run for run in runs if is_sweep(run)]
+    if sweeps:
+        from evals.errors import UsageError
+        from evals.sweeps import results, text
+
+        if len(runs) > 1:
+            raise UsageError(f"{sweeps[0]} is a sweep, which has a baseline of its own: give it alone")
+        found_table = results.build(SweepFolder(Path(sweeps[0])), options["metric"])
+        if options["json"]:
+            click.echo(dumps(found_table.to_json(), allow_nan=False))
+            return
+        for line in text.lines(found_table):
+            click.echo(line)
+        return
 
     found = compare([load(run) for run in runs], only=options["metric"])
     if options["json"]:

@@ -44,10 +44,14 @@ def show(ctx: click.Context, **options: Any) -> None:
 
 
 @command.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of settings files, for editors and other programs."""
+@click.argument("kind", type=click.Choice(["run", "sweep"]), default="run")
+def schema(kind: str) -> None:
+    """Print the JSON Schema of settings files (run) or of sweep files, for editors and other programs."""
     import json
 
-    from evals.settings.show import json_schema
+    if kind == "run":
+        from evals.settings.show import json_schema
+    else:
+        from evals.sweeps.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))

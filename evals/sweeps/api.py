@@ -159,11 +159,14 @@ class Job(Protocol):
     """One process that was handed to an executor.
 
     ``log``: the file with its stdout and stderr, if the executor keeps one. ``reason``: one line on why it was lost,
-    such as "ended by SIGKILL (out of memory?)".
+    such as "ended by SIGKILL (out of memory?)". ``is_waiting``: handed over, and not started yet.
     """
 
     log: Path | None
     reason: str | None
+
+    @property
+    def is_waiting(self) -> bool: ...
 
     def poll(self) -> JobStatus:
         """Quick, never blocks; a job that waits in a queue is ``running``. ``done`` and ``failed`` are what the job
@@ -174,26 +177,33 @@ class Job(Protocol):
 
 
 class Executor(Protocol):
-    """Starts jobs; a context manager that ends what still runs."""
+    """Starts jobs; a context manager: at its end nothing of it runs.
+
+    ``capacity``: what runs at once, None where a queue decides that. ``per_job``: what a job takes.
+    """
 
     name: str
-
-    def resources(
-        self, wanted: Mapping[str, Any] | None = None, max_parallel: int | None = None
-    ) -> Resources:
-        """What one job gets, from what the sweep asks for. Raises ConfigError where no machine has that much."""
+    capacity: Resources | None
+    per_job: Resources
 
     def has_room(self, resources: Resources) -> bool:
-        """Whether one more job can start now; always true where a queue decides that."""
+        """Whether a job can be handed over now; a queue always has room."""
 
-    def submit_all(self, folders: Sequence[Path], resources: Resources) -> Sequence[Job]:
-        """Run ``python -m evals.sweeps.point FOLDER`` for each point's or stage's folder.
+    def submit(self, folder: Path, resources: Resources) -> Job:
+        """Run ``python -m evals.sweeps.point FOLDER`` for a point's or a stage's folder.
 
         Raises: ExecutorError where no job can be started at all.
         """
+
+    def submit_all(self, folders: Sequence[Path], resources: Resources) -> Sequence[Job]:
+        """Several at once; one job array where there is such a thing."""
 
     def attach(self, folder: Path) -> Job | None:
         """A job of this folder that an earlier process handed over and that still waits or runs."""
 
     def close(self) -> None:
         """End what still runs."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *_: object) -> None: ...

@@ -7,6 +7,7 @@
     digest             sha256 of all that changes a number; a folder with another one is refused
     axes               label -> list of values: what the points differ in, in the order of the file
     points             ids in the order in which they are shown
+    stages             stage id -> ids of the points that need it, parents first; more than one: shared
     left_out           id -> reason: combinations that cannot be
     cells              cell id -> ids of its points, one per seed
     baseline           id of the cell that the others are compared with, or null
@@ -27,7 +28,8 @@
     job/               the executor's: log.txt, what the job said, and its own notes
 
 ``stages/<stage id>/`` - one stage of training, shared by all points that name it
-    stage.json         a StageSpec (``evals.sweeps.api``); state.json as above; result.json a StageResult
+    stage.json         a StageSpec (``evals.sweeps.api``); result.json a StageResult; state.json as above, of shared
+                       stages, which are jobs of their own
     export/, export-step-<n>/     pipelines, loadable as model ``blip3o:PATH``; the rest is the trainer's
 
 ``lock``           held by the process that schedules the sweep (kernel lock: no stale ones)
@@ -36,20 +38,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from evals.errors import InputError
+from evals.errors import InputError, StoreError
 from evals.io.checksums import JSON_KEY, is_sound, seal_line
-from evals.io.files import write_atomically, write_json
+from evals.io.files import sealed_json, write_atomically, write_json, writing
 from evals.io.jsonl import dumps, read_rows
 from evals.io.strict_json import parse
+from evals.provenance import now
 from evals.sweeps.api import Compute, StageResult, StageSpec
 
 SCHEMA_VERSION = 1
@@ -178,6 +181,7 @@ class PointResult:
     parameters: int
     weights_sha256: str | None
     evaluation_seconds: float
+    is_test_double: bool
     stages: tuple[str, ...] = ()
 
     @property
@@ -231,9 +235,10 @@ class SweepFolder:
     def point_ids(self) -> list[str]:
         return list(self.sweep()["points"])
 
-    def stage_ids(self) -> list[str]:
-        """Every stage once, parents before children."""
-        return list(dict.fromkeys(s for p in self.point_ids() for s in self.point(p).stages))
+    def stage_users(self) -> Mapping[str, Sequence[str]]:
+        """Stage id -> ids of the points that need it, parents before children; shared with more than one."""
+        users: Mapping[str, Sequence[str]] = self.sweep()["stages"]
+        return users
 
     def point(self, point_id: str) -> Point:
         return read_point(self.point_folder(point_id))
@@ -255,11 +260,6 @@ class SweepFolder:
 def is_sweep(path: str | Path) -> bool:
     """Whether a folder is that of a sweep."""
     return (Path(path) / SWEEP).is_file()
-
-
-def now() -> str:
-    """This moment, ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 # -- readers and writers, by folder of a point or a stage -----------------------------------------
@@ -307,7 +307,27 @@ def read_state(folder: Path) -> State:
 
 
 def write_state(folder: Path, state: State, is_durable: bool = True) -> None:
-    write_json(folder / STATE, asdict(state), is_durable)
+    """Where the disk is full, the old file is overwritten in its place: it has its block already, and that the disk is
+    full is just what this state has to tell. Cut short there, it reads as pending."""
+    try:
+        write_json(folder / STATE, asdict(state), is_durable)
+    except StoreError as error:
+        if not is_disk_full(error) or not (folder / STATE).exists():
+            raise
+        with writing(folder / STATE), open(folder / STATE, "r+b") as file:
+            file.write(sealed_json(asdict(state)))
+            file.truncate()
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether this or what caused it says so; libraries that write weights only say it in words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "no space left on" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def verdict(folder: Path) -> Literal["done", "failed"] | None:
@@ -338,6 +358,7 @@ def read_result(folder: Path) -> PointResult | None:
         parameters=data["parameters"],
         weights_sha256=data["weights_sha256"],
         evaluation_seconds=data["evaluation_seconds"],
+        is_test_double=data["is_test_double"],
         stages=tuple(data["stages"]),
     )
 

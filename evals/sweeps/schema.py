@@ -87,14 +87,6 @@ class Base(_Section):
     evaluate: Evaluate
 
 
-class JobResources(_Section):
-    """What one point takes while it runs."""
-
-    cores: Count | None = Field(None, description="None: the machine's, shared by the jobs")
-    gpus: int | None = Field(None, ge=0, description="None: one each where there are some")
-    memory_gb: float | None = Field(None, gt=0, description="main memory; None: not counted")
-
-
 class SweepConfig(_Section):
     """A grid of points, what each of them trains and evaluates, and how they are compared."""
 
@@ -134,9 +126,8 @@ class SweepConfig(_Section):
     )
     max_parallel: Count | None = Field(None, description="jobs at once; None: what the executor holds")
     executor: str | dict[str, Any] = Field(
-        "local", description="local, slurm, ray, or a map of `name` and its settings"
+        "local", description="local, slurm, ray, or a map of `name` and its settings, such as cores and gpus"
     )
-    resources: JobResources = Field(default_factory=JobResources)
 
     @field_validator("axes", "zip", mode="after")
     @classmethod
@@ -153,7 +144,7 @@ class SweepConfig(_Section):
         return value
 
 
-UNRELATED = ("description", "on_error", "max_parallel", "executor", "resources")
+UNRELATED = ("description", "on_error", "max_parallel", "executor")
 """Keys that move no number and may change between two starts of one sweep."""
 
 

@@ -1,0 +1,290 @@
+"""``blip3o-eval sweep``: plan, run, report and look at sweeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blip3o.cli_options import wait_politely
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from evals.sweeps.plan import SweepPlan
+
+_GB, _MB = 1e9, 1e6
+
+
+@click.group("sweep")
+def command() -> None:
+    """Grids of points that train and evaluate: plan, run, report.
+
+    FILE is a sweep file in YAML or JSON (`config schema sweep` prints its schema), NAME one that ships (`sweep list`).
+    """
+
+
+# fmt: off
+@command.command("plan")
+@click.argument("file", metavar="FILE|NAME")
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="A key of the file, such as base.train.steps=100 or seeds=[0,1]; may be repeated.")
+@click.option("--json", is_flag=True, help="Print one JSON object.")
+# fmt: on
+def plan(file: str, overrides: tuple[str, ...], json: bool) -> None:
+    """Print what a sweep would do: points, shared stages, pictures, time and disk. Writes nothing."""
+    import json as jsons
+
+    from evals.sweeps.plan import plan_sweep
+    from evals.sweeps.runner import default_folder
+
+    made = plan_sweep(file, overrides)
+    if json:
+        click.echo(jsons.dumps({**_plan_json(made), "output": str(default_folder(made))}))
+        return
+    for line in _plan_lines(made):
+        click.echo(line)
+
+
+# fmt: off
+@command.command("run")
+@click.argument("file", metavar="FILE|NAME")
+@click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="A key of the file, such as base.train.steps=100 or seeds=[0,1]; may be repeated.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Sweep folder.  [default: runs/sweep-<name>-<definition>]")
+@click.option("--executor", metavar="NAME", help="Where jobs run: local, slurm or ray.  [default: the file's, local]")
+@click.option("--executor-set", multiple=True, metavar="k=v", help="A setting of the executor, such as cores=4 or partition=gpu; may be repeated.")
+@click.option("--max-parallel", type=click.IntRange(min=1), metavar="N", help="Jobs at once.  [default: the file's, else what the executor has room for]")
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only these points: target=clip,seed=0 or a pattern of ids such as '*seed=0'; may be repeated.")
+@click.option("--experiment", metavar="E", help="MLflow experiment.  [default: the file's, blip3o-eval]")
+@click.option("--tracking-uri", metavar="U", help="MLflow tracking URI.  [default: the file's, MLFLOW_TRACKING_URI, or runs/mlflow.db]")
+@click.option("--no-track", is_flag=True, help="Do not log to MLflow.")
+@click.option("--tag", multiple=True, metavar="k=v", help="Tag of the MLflow runs; may be repeated.")
+@click.option("--no-report", is_flag=True, help="Write no report.html at the end.")
+@click.option("--json", is_flag=True, help="Print the table as one JSON object.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+# fmt: on
+def run(file: str, **options: Any) -> None:
+    """Run a sweep: train, evaluate, compare. The same command resumes, point by point and step by step.
+
+    Failed points are tried again, finished ones are left alone. Exit code 1 if a point failed.
+    """
+    import json
+
+    from evals.cli.run import set_up_logging
+    from evals.errors import EvalError
+    from evals.sweeps import text
+    from evals.sweeps.finish import finish, tracker
+    from evals.sweeps.plan import plan_sweep
+    from evals.sweeps.runner import default_folder, run_sweep
+
+    wait_politely()
+    set_up_logging(options["verbose"], options["quiet"])
+    made = plan_sweep(file, options["overrides"])
+    for point, reason in made.left_out.items():
+        if not options["quiet"]:
+            click.echo(f"left out: {point}: {reason}", err=True)
+    root = options["output"] or default_folder(made)
+    parallel = options["max_parallel"] or made.config.max_parallel
+    track = tracker(made.config, _tracking(options))
+    done = run_sweep(
+        made,
+        root,
+        _executor(made, options, parallel),
+        max_parallel=parallel,
+        only=options["only"],
+        is_quiet=options["quiet"],
+        on_point=lambda folder: track(folder, False),
+    )
+    table = finish(done.folder, has_report=not options["no_report"], track=track)
+    if options["json"]:
+        click.echo(json.dumps(table.to_json(), allow_nan=False))
+    else:
+        for line in text.lines(table):
+            click.echo(line)
+    if done.problem is not None:
+        raise EvalError(done.problem)
+
+
+@command.command("report")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--json", is_flag=True, help="Print the table as one JSON object.")
+def report(folder: Path, json: bool) -> None:
+    """Print a sweep's table anew, and write table.csv and report.html. Reads the folder only."""
+    import json as jsons
+
+    from evals.sweeps import text
+    from evals.sweeps.finish import finish
+    from evals.sweeps.folder import SweepFolder
+
+    table = finish(SweepFolder(folder))
+    if json:
+        click.echo(jsons.dumps(table.to_json(), allow_nan=False))
+        return
+    for line in text.lines(table):
+        click.echo(line)
+
+
+@command.command("status")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--json", is_flag=True, help="One JSON object a point.")
+def status(folder: Path, json: bool) -> None:
+    """Print where each point of a sweep stands, also while it runs."""
+    import json as jsons
+    from dataclasses import asdict
+
+    from evals.io.locks import FileLock
+    from evals.sweeps.folder import LOCK, SweepFolder
+
+    sweep = SweepFolder(folder)
+    ids = sweep.point_ids()
+    lock = FileLock(folder / LOCK)
+    holder = lock.holder() if lock.path.exists() else None
+    counts: dict[str, int] = {}
+    for point in ids:
+        state = sweep.state(point)
+        # A scheduler that was killed took its jobs with it and could not say so.
+        text = "interrupted" if state.status == "running" and holder is None else state.status
+        counts[text] = counts.get(text, 0) + 1
+        if json:
+            click.echo(jsons.dumps({"point": point, **asdict(state), "status": text}))
+            continue
+        what = state.error if text == "failed" else state.doing if text == "running" else None
+        share = f" {state.progress:.0%}" if text == "running" else ""
+        click.echo(f"{text + share:<12}  {point}" + (f": {what}" if what else ""))
+    if not json:
+        summary = ", ".join(f"{n} {text}" for text, n in counts.items())
+        click.echo(f"{len(ids)} points: {summary}; " + (f"scheduled by {holder}" if holder else "nobody works on it"))
+
+
+@command.command("list")
+def list_() -> None:
+    """List the sweeps that ship with the package."""
+    from evals.sweeps.schema import load_sweep, shipped
+
+    for name in shipped():
+        config, _ = load_sweep(name)
+        click.echo(f"{name:<20}  {' '.join(config.description.split())}")
+
+
+def _job(ctx: click.Context, folder: Path) -> None:
+    from evals.sweeps.point import main
+
+    ctx.exit(main([str(folder)]))
+
+
+@command.command("point", hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_context
+def point(ctx: click.Context, folder: Path) -> None:
+    """Do the job of one point or stage; executors start this."""
+    _job(ctx, folder)
+
+
+def _executor(made: SweepPlan, options: dict[str, Any], parallel: int | None) -> Callable[[Path], Any]:
+    """Opens the executor that flags and file ask for; settings of another executor than the file's start empty."""
+    from evals.settings.files import parse_assignment
+    from evals.sweeps.executors import open_executor
+
+    given = made.config.executor
+    settings = dict(given) if isinstance(given, dict) else {"name": given}
+    name = settings.pop("name", "local")
+    if options["executor"] and options["executor"] != name:
+        name, settings = options["executor"], {}
+    settings.update(parse_assignment(text) for text in options["executor_set"])
+    return lambda root: open_executor(name, root, settings, parallel)
+
+
+def _tracking(options: dict[str, Any]) -> dict[str, Any]:
+    from evals.cli.settings import parse_tag
+
+    found: dict[str, Any] = {"enabled": False} if options["no_track"] else {}
+    for key in ("experiment", "tracking_uri"):
+        if options[key] is not None:
+            found[key] = options[key]
+    if options["tag"]:
+        found["tags"] = dict(map(parse_tag, options["tag"]))
+    return found
+
+
+def _plan_json(made: SweepPlan) -> dict[str, Any]:
+    return {
+        "name": made.config.name,
+        "digest": made.digest,
+        "axes": {label: list(values) for label, values in made.grid.axes.items()},
+        "baseline": made.grid.baseline,
+        "metrics": list(made.metrics),
+        "points": [
+            {
+                "id": p.id, "cell": p.cell, "values": dict(p.values), "seed": p.seed, "stages": list(p.stages),
+                "evaluations": [{"name": e.name, "task": e.task, "step": e.step} for e in p.evaluations],
+                "images": made.workloads[p.id].images, "outputs": sum(made.workloads[p.id].outputs.values()),
+                "train_seconds": made.train_seconds(p), "evaluate_seconds": made.workloads[p.id].seconds,
+            }
+            for p in made.points
+        ],
+        "left_out": dict(made.left_out),
+        "stages": [
+            {**s.spec.to_json(), "users": list(s.users), "bytes": made.stage_bytes(s)} for s in made.stages.values()
+        ],
+        "total": {
+            "points": len(made.points), "images": made.images, "train_seconds": made.train_seconds(),
+            "evaluate_seconds": made.eval_seconds, "bytes": made.bytes,
+        },
+    }  # fmt: skip
+
+
+def _plan_lines(made: SweepPlan) -> list[str]:
+    from evals.phases.progress import duration
+    from evals.sweeps.runner import default_folder
+
+    axes = " x ".join(f"{label} ({len(values)})" for label, values in made.grid.axes.items())
+    seeds = len(made.config.seeds)
+    lines = [
+        f"{made.config.name}: {len(made.points)} points = {len(made.cells)} combinations of {axes or 'nothing'}, "
+        f"{seeds} seed{'s' * (seeds > 1)} each"
+    ]
+    width = max(len(cell) for cell in made.cells)
+    for cell, ids in made.cells.items():
+        first = next(p for p in made.points if p.id == ids[0])
+        names = " -> ".join(made.stages[i].spec.name for i in first.stages) or "no training"
+        load = made.workloads[first.id]
+        mark = "  (baseline)" if cell == made.grid.baseline else ""
+        lines.append(
+            f"  {cell:<{width}}  {names}; {len(first.evaluations)} evaluations, {load.images} pictures{mark}"
+        )
+    reasons: dict[str, list[str]] = {}
+    for point, reason in made.left_out.items():
+        reasons.setdefault(reason, []).append(point)
+    for reason, points in reasons.items():
+        lines += [f"left out, {reason}:", *(f"  {point}" for point in points)]
+    shared = [s for s in made.stages.values() if s.is_shared]
+    for name in dict.fromkeys(s.spec.name for s in shared):
+        those = [s for s in shared if s.spec.name == name]
+        users = sorted({len(s.users) for s in those})
+        lines.append(
+            f"shared stage {name}: runs {len(those)} times, for {'-'.join(map(str, users))} points each, and is "
+            "counted in the compute of every one"
+        )
+    lines += [
+        f"metrics: {', '.join(made.metrics)}; compared with {made.grid.baseline}",
+        f"pictures: {made.images}; other answers: "
+        f"{sum(w.outputs.get('understanding', 0) for w in made.workloads.values())}",
+        f"time, one job after the other: about {duration(made.train_seconds())} of training and "
+        f"{duration(made.eval_seconds)} of evaluation (at the speed of the bundled model on 2 cores)",
+        f"disk: about {_size(made.bytes)}, {_size(_free(default_folder(made)))} are free",
+        f"folder: {default_folder(made)}",
+    ]
+    return lines
+
+
+def _size(count: float) -> str:
+    return f"{count / _GB:.1f} GB" if count >= _GB else f"{max(count / _MB, 0.1):.1f} MB"
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free where a folder is or is going to be."""
+    import shutil
+
+    existing = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
+    return shutil.disk_usage(existing).free

@@ -1,0 +1,385 @@
+"""The table of a sweep: per combination and metric the mean over its seeds, and the difference from the baseline.
+
+How seeds are pooled (``evals.stats.seeds``): the value is the plain mean of the seeds' values. Its interval knows two
+sources of chance, the prompts (the same for every seed, so they are clusters across seeds) and the trainings, and adds
+their variances. A difference from the baseline is taken output by output within each seed that both have, and pooled
+the same way. With a single seed an interval covers the prompts alone, which the row says. Figures that are no means
+over samples (FID, KID) have one number per seed and Student's t over them. Holm's correction covers all p-values.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from evals import comparison, stats
+from evals.api import Metric, PairedMetric, ScoreRow, Terms
+from evals.errors import EvalError, unknown_name
+from evals.frames import spreadsheet_safe
+from evals.io.files import write_atomically
+from evals.results import RunData, load
+from evals.stats.seeds import SeedScores, SeedsEstimate, of_values, over_seeds
+from evals.sweeps.api import Compute
+from evals.sweeps.folder import FINAL, TABLE, Figure, PointResult, SweepFolder
+
+if TYPE_CHECKING:
+    import pandas
+
+ONE_SEED = "one seed: the interval covers the prompts, not the trainings"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one cell. ``seeds``: those behind ``value``; ``paired_seeds``: those behind ``difference``.
+
+    Values are in the metric's unit; None where there is none, and ``note`` or ``difference_note`` says why.
+    """
+
+    cell: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    sd_seeds: float | None = None
+    n: int = 0
+    seeds: tuple[int, ...] = ()
+    method: str | None = None
+    note: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    paired_seeds: tuple[int, ...] = ()
+    difference_method: str | None = None
+    difference_note: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of the axes: what was asked for, how far it is, and what it took (means over finished seeds)."""
+
+    id: str
+    values: Mapping[str, Any]
+    points: tuple[str, ...]
+    done: tuple[int, ...]
+    failed: Mapping[str, str]
+    own: Compute | None = None
+    shared: Compute | None = None
+    parameters: int | None = None
+    evaluation_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """Cells in the order of the file, and a row per cell and metric."""
+
+    folder: SweepFolder
+    name: str
+    baseline: str
+    metrics: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    rows: tuple[Row, ...]
+    is_test_double: bool
+    notes: tuple[str, ...]
+
+    def of(self, metric: str) -> list[Row]:
+        """The rows of one metric, a cell each."""
+        return [row for row in self.rows if row.metric == metric]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Plain rows for CSV and pandas: the axes first, lists as text, compute beside every row."""
+        cells = {cell.id: cell for cell in self.cells}
+        found = []
+        for row in self.rows:
+            cell = cells[row.cell]
+            total = None if cell.own is None or cell.shared is None else cell.own + cell.shared
+            data = asdict(row)
+            for key in ("seeds", "paired_seeds"):
+                data[key] = " ".join(map(str, data[key]))
+            del data["cell"]
+            compute = {
+                "train_steps": total and total.steps, "train_seconds": total and total.seconds,
+                "shared_seconds": cell.shared and cell.shared.seconds, "train_images": total and total.images,
+                "parameters": cell.parameters, "evaluation_seconds": cell.evaluation_seconds,
+            }  # fmt: skip
+            found.append({"cell": row.cell, **cell.values, **data, **compute})
+        return found
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per cell and metric."""
+        import pandas
+
+        return pandas.DataFrame(self.records())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "sweep": self.name,
+            "folder": str(self.folder.root),
+            "baseline": self.baseline,
+            "metrics": list(self.metrics),
+            "is_test_double": self.is_test_double,
+            "notes": list(self.notes),
+            "cells": [asdict(cell) for cell in self.cells],
+            "rows": [asdict(row) for row in self.rows],
+            "correction": {"method": "holm", "tests": sum(r.p_value is not None for r in self.rows)},
+        }
+
+
+def build(folder: SweepFolder, only: Sequence[str] = ()) -> SweepTable:
+    """The table of what is finished. ``only``: these metrics instead of the sweep's own.
+
+    Raises: UnknownNameError for a metric that no finished point has; InputError where the folder is damaged.
+    """
+    return _Builder(folder, only).table()
+
+
+def write_csv(table: SweepTable) -> None:
+    """``table.csv`` in the sweep's folder: one line per cell and metric."""
+    records = table.records()
+    text = io.StringIO()
+    if records:
+        writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            writer.writerow({key: spreadsheet_safe(value) for key, value in record.items()})
+    write_atomically(table.folder.root / TABLE, text.getvalue().encode())
+
+
+@dataclass
+class _Scored:
+    """A metric of one point: its figure, and what it averages where it says so."""
+
+    figure: Figure
+    metric: Metric | None
+    rows: Sequence[ScoreRow]
+    terms: Terms | None = field(default=None)
+
+
+class _Builder:
+    def __init__(self, folder: SweepFolder, only: Sequence[str]) -> None:
+        self.folder, self.sweep = folder, folder.sweep()
+        self.points = {i: folder.point(i) for i in folder.point_ids()}
+        self.states = {i: folder.state(i) for i in self.points}
+        self.results: dict[str, PointResult] = {}
+        for i, state in self.states.items():
+            result = folder.result(i)
+            if state.status == "done" and result is not None:
+                self.results[i] = result
+        self.metrics = tuple(self._chosen(only))
+        self.notes: list[str] = []
+        self._runs: dict[tuple[str, str], tuple[RunData, Sequence[ScoreRow], Mapping[str, Metric]]] = {}
+        self._scored: dict[tuple[str, str], _Scored] = {}
+
+    def _chosen(self, only: Sequence[str]) -> list[str]:
+        known = list(dict.fromkeys(name for r in self.results.values() for name in r.metrics))
+        first = {name.partition("/")[0]: name for name in reversed(known)}
+        chosen = [first.get(name, name) for name in only]
+        for name in chosen:
+            if name not in known:
+                raise unknown_name("metric", name, known)
+        return chosen or list(self.sweep["metrics"])
+
+    def table(self) -> SweepTable:
+        cells = [self._cell(cell, ids) for cell, ids in self.sweep["cells"].items()]
+        rows = [self._row(cell, metric) for metric in self.metrics for cell in cells]
+        tested = [row.p_value for row in rows if row.p_value is not None]
+        adjusted = iter(stats.holm(tested))
+        rows = [row if row.p_value is None else replace(row, p_holm=next(adjusted)) for row in rows]
+        missing = [i for i in self.points if i not in self.results]
+        if missing:
+            failed = sum(self.states[i].status == "failed" for i in missing)
+            text = f"{len(missing)} of {len(self.points)} points are missing here"
+            self.notes.append(text + (f", {failed} of them failed" if failed else ""))
+        if len(self.sweep["left_out"]):
+            self.notes.append(f"{len(self.sweep['left_out'])} combinations cannot be and were left out")
+        if any(len(row.seeds) == 1 for row in rows):
+            self.notes.append(ONE_SEED)
+        return SweepTable(
+            self.folder, self.sweep["name"], self.sweep["baseline"], self.metrics, tuple(cells), tuple(rows),
+            any(r.is_test_double for r in self.results.values()), tuple(dict.fromkeys(self.notes)),
+        )  # fmt: skip
+
+    def _cell(self, cell: str, ids: Sequence[str]) -> Cell:
+        done = [i for i in ids if i in self.results]
+        failed = {
+            i: self.states[i].error or "no reason is known"
+            for i in ids
+            if self.states[i].status == "failed"
+        }
+        found = Cell(
+            cell, self.points[ids[0]].values, tuple(ids), tuple(self.points[i].seed for i in done), failed
+        )
+        if not done:
+            return found
+        results = [self.results[i] for i in done]
+        return replace(
+            found,
+            own=_mean_compute([r.own for r in results]),
+            shared=_mean_compute([r.shared for r in results]),
+            parameters=round(sum(r.parameters for r in results) / len(results)),
+            evaluation_seconds=round(sum(r.evaluation_seconds for r in results) / len(results), 2),
+        )
+
+    # -- a row --------------------------------------------------------------------------------
+
+    def _row(self, cell: Cell, metric: str) -> Row:
+        scored = self._by_seed(cell.points, metric)
+        known = [one for one in scored.values() if one.figure.value is not None]
+        figures = [s.figure for s in self._any(metric)]
+        empty = Row(
+            cell.id, metric, figures[0].unit if figures else "", figures[0].higher_is_better if figures else True
+        )
+        if not known:
+            reason = next((s.figure.note for s in scored.values() if s.figure.note), None)
+            return replace(empty, note=reason or ("failed" if cell.failed else "not there yet"))
+        try:
+            row = replace(empty, **self._value({k: v for k, v in scored.items() if v.figure.value is not None}))
+            if cell.id != self.sweep["baseline"]:
+                row = replace(row, **self._difference(cell, metric, scored))
+        except (EvalError, ValueError) as error:  # damaged, or terms that do not fit together
+            return replace(empty, note=" ".join(str(error).split()))
+        return row
+
+    def _any(self, metric: str) -> list[_Scored]:
+        return [
+            _Scored(r.metrics[metric], None, ()) for r in self.results.values() if metric in r.metrics
+        ]
+
+    def _value(self, scored: Mapping[int, _Scored]) -> dict[str, Any]:
+        seeds = tuple(scored)
+        figures = [s.figure for s in scored.values()]
+        if len(figures) == 1:
+            (one,) = figures
+            return {
+                "value": one.value, "ci_low": one.ci_low, "ci_high": one.ci_high, "n": one.n, "seeds": seeds,
+                "method": "one seed", "note": one.note,
+            }  # fmt: skip
+        terms = [s.terms for s in scored.values()]
+        if all(t is not None for t in terms):
+            known = [t for t in terms if t is not None]
+            found = over_seeds([_seed_scores(t) for t in known], bounded=known[0].is_bounded)
+            scale, n = known[0].scale, found.n
+        else:
+            found = of_values([f.value for f in figures if f.value is not None])
+            scale, n = 1.0, sum(f.n for f in figures)
+        low, high = _bounds(found, scale)
+        return {
+            "value": scale * found.value, "ci_low": low, "ci_high": high, "sd_seeds": _finite(scale * found.sd_seeds),
+            "n": n, "seeds": seeds, "method": found.method, "note": figures[0].note,
+        }  # fmt: skip
+
+    def _difference(
+        self, cell: Cell, metric: str, scored: Mapping[int, _Scored]
+    ) -> dict[str, Any]:
+        base = self._by_seed(self.sweep["cells"][self.sweep["baseline"]], metric)
+        seeds = tuple(
+            seed for seed, one in scored.items()
+            if one.figure.value is not None and seed in base and base[seed].figure.value is not None
+        )  # fmt: skip
+        if not seeds:
+            return {"difference_note": "the baseline has no finished seed in common"}
+        found: dict[str, Any] = {"paired_seeds": seeds}
+        pairs = [(scored[seed], base[seed]) for seed in seeds]
+        is_paired = all(a.terms is not None and b.terms is not None for a, b in pairs)
+        if len(pairs) == 1 and is_paired:
+            (one, other), = pairs
+            assert one.metric is not None
+            single = comparison.difference(one.metric, other.rows, one.rows)
+            low, high = single.ci95 or (None, None)
+            return {
+                **found, "difference": single.difference, "difference_low": low, "difference_high": high,
+                "p_value": single.p_value, "difference_method": single.method, "difference_note": single.note,
+            }  # fmt: skip
+        if is_paired:
+            pooled, scale = self._pooled(pairs)
+        else:
+            pooled = of_values(
+                [a.figure.value - b.figure.value for a, b in pairs],  # type: ignore[operator]
+                is_difference=True,
+            )
+            scale = 1.0
+            if len(pairs) == 1:
+                found["difference_note"] = "one seed, and no mean over samples: the difference has no interval"
+        low, high = _bounds(pooled, scale)
+        return {
+            **found, "difference": scale * pooled.value, "difference_low": low, "difference_high": high,
+            "p_value": _finite(pooled.p_value), "difference_method": pooled.method,
+        }  # fmt: skip
+
+    def _pooled(self, pairs: Sequence[tuple[_Scored, _Scored]]) -> tuple[SeedsEstimate, float]:
+        scores = []
+        scale, is_bounded = 1.0, True
+        for one, other in pairs:
+            assert one.terms is not None and other.terms is not None
+            first, second = comparison.aligned(one.terms, other.terms)
+            scores.append(_seed_scores(first, against=second.values))
+            scale, is_bounded = first.scale, first.is_bounded
+        return over_seeds(scores, bounded=is_bounded), scale
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _by_seed(self, ids: Sequence[str], metric: str) -> dict[int, _Scored]:
+        found = {}
+        for i in ids:
+            if i in self.results and metric in self.results[i].metrics:
+                found[self.points[i].seed] = self._read(i, metric)
+        return found
+
+    def _read(self, point: str, name: str) -> _Scored:
+        key = (point, name)
+        if key not in self._scored:
+            figure = self.results[point].metrics[name]
+            task, _, own = name.partition("/")
+            try:
+                rows, metrics = self._run(point, task)
+                metric = metrics.get(own)
+                terms = metric.terms(rows) if isinstance(metric, PairedMetric) else None
+                self._scored[key] = _Scored(figure, metric, rows, terms)
+            except EvalError as error:
+                self.notes.append(f"{point}: {' '.join(str(error).split())}")
+                self._scored[key] = _Scored(figure, None, ())
+        return self._scored[key]
+
+    def _run(self, point: str, task: str) -> tuple[Sequence[ScoreRow], Mapping[str, Metric]]:
+        """Scores and metrics of a final evaluation. Raises: EvalError for a damaged folder or other prompts."""
+        from evals.plugins.lookup import find_metrics
+
+        if (point, task) not in self._runs:
+            run = load(self.folder.eval_folder(point, FINAL, task))
+            metrics, remarks = comparison.metrics_of(run)
+            self.notes += remarks
+            further = find_metrics(run.manifest["config"].get("metrics", []))
+            rows = list(comparison.read_scores(run).values())
+            self._runs[point, task] = (run, rows, {m.name: m for m in [*metrics, *further]})
+            first = next(r for (_, t), (r, _, _) in self._runs.items() if t == task)
+            comparison.check_comparable([first, run])
+        _, rows, known = self._runs[point, task]
+        return rows, known
+
+
+def _seed_scores(terms: Terms, against: Sequence[float] | None = None) -> SeedScores:
+    return SeedScores(terms.values, terms.clusters, terms.strata, against)
+
+
+def _bounds(found: SeedsEstimate, scale: float) -> tuple[float | None, float | None]:
+    return (None, None) if found.ci is None else (scale * found.ci[0], scale * found.ci[1])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _mean_compute(parts: Sequence[Compute]) -> Compute:
+    n = len(parts)
+    return Compute(
+        round(sum(p.steps for p in parts) / n),
+        round(sum(p.seconds for p in parts) / n, 2),
+        round(sum(p.images for p in parts) / n),
+    )
