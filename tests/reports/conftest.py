@@ -8,8 +8,10 @@ and their figures mean nothing.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import random
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,3 +226,51 @@ def database(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.parent.mkdir()
     shutil.copy(mlflow_template, path)
     return path
+
+
+def _sibling(name: str) -> Any:
+    """A module beside this file (tests are no packages)."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sweep_folders = _sibling("sweep_folders")
+
+
+@pytest.fixture(scope="session")
+def sweeps() -> Any:
+    """The generator of sweep folders (`sweep_folders.py`)."""
+    return sweep_folders
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of 24 prompts with a picture each, and one of 40 questions: what generated sweeps are copies of."""
+    root = tmp_path_factory.mktemp("templates")
+    make_run(root / "geneval", limit=24, num_images=1)
+    evaluate(
+        "vqa_stickers",
+        "dummy",
+        output=root / "vqa_stickers",
+        quiet=True,
+        report=False,
+        tracking__enabled=False,
+        limit=40,
+    )
+    return {"geneval": root / "geneval", "vqa_stickers": root / "vqa_stickers"}
+
+
+@pytest.fixture(scope="session")
+def sweep(templates: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study's six cells, two seeds each, finished. Copy before changing it."""
+    wanted = sweep_folders.Wanted(templates, seeds=(0, 1), checkpoints=(0.5,))
+    return sweep_folders.make_sweep(tmp_path_factory.mktemp("sweeps") / "ablation", wanted)
+
+
+@pytest.fixture
+def sweep_copy(sweep: Path, tmp_path: Path) -> Path:
+    """A copy of `sweep` that a test may change."""
+    return Path(shutil.copytree(sweep, tmp_path / "sweep"))

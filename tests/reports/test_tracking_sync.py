@@ -20,7 +20,7 @@ from evals.errors import InputError
 from evals.publish import is_logged, run_folders, sync
 from evals.results import load
 from evals.store import RunStore
-from reports import tracking, tracking_db
+from reports import tracking, tracking_client, tracking_db
 
 ROOT = Path(__file__).resolve().parents[2]
 CLI = [sys.executable, "-c", "from evals.cli.main import main; main()"]
@@ -72,7 +72,7 @@ def test_a_password_in_the_environment_is_used_and_not_kept(run_copy, monkeypatc
     assert "hunter2" not in (run_copy / "manifest.json").read_text()
     seen = []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(tracking, "_client", lambda given: seen.append(given) or 1 / 0)
+    monkeypatch.setattr(tracking_client, "new_client", lambda given: seen.append(given) or 1 / 0)
     sync(run_copy)
     assert seen == [uri]
 

@@ -1,0 +1,238 @@
+"""Sweeps in MLflow: parent and children, what they say, and what becomes of them when something breaks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evals.sweeps.folder import SweepFolder
+from reports import tracking_client, tracking_db, tracking_points, tracking_sweep
+from reports.tracking_sweep import Tracker, is_up_to_date, log_sweep, read_record
+
+EXPERIMENT = "blip3o-eval"
+
+
+def client(uri: str):
+    tracking_client.import_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def logged(database: Path):
+    """(client, parent runs, children by run name)."""
+    c = client(tracking_db.uri_of(database))
+    found = c.get_experiment_by_name(EXPERIMENT)
+    runs = c.search_runs([found.experiment_id], max_results=1000) if found else []
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children: dict[str, list] = {}
+    for run in runs:
+        if "mlflow.parentRunId" in run.data.tags:
+            children.setdefault(run.info.run_name, []).append(run)
+    return c, parents, children
+
+
+def test_a_sweep_is_one_parent_with_a_child_for_each_point(database, sweep_copy):
+    (sweep_copy / "report.html").write_text("<p>the page</p>")
+    (sweep_copy / "table.csv").write_text("cell,value\n")
+    record = log_sweep(sweep_copy, tags={"who": "me"})
+    assert record["status"] == "logged", record
+    assert is_up_to_date(sweep_copy)
+    c, (parent,), children = logged(database)
+    assert parent.info.status == "FINISHED" and parent.data.metrics["points/done"] == 12
+    assert {a.path for a in c.list_artifacts(parent.info.run_id)} == {"report.html", "table.csv", "sweep.json"}
+    assert parent.data.params["axis.target"] == '["clip", "vae"]'
+    assert parent.data.tags["mlflow.source.git.commit"] == "a" * 40
+    assert parent.data.tags["version.torch"] == "2.11" and parent.data.tags["who"] == "me"
+    assert len(children) == 12 and all(len(runs) == 1 for runs in children.values())
+
+    point_id = "target=vae,objective=flow,schedule=joint,seed=1"
+    (child,) = children[point_id]
+    folder = SweepFolder(sweep_copy)
+    result = folder.result(point_id)
+    assert child.info.status == "FINISHED" and child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params == {
+        "target": "vae", "objective": "flow", "schedule": "joint", "seed": "1",
+        "cell": "target=vae,objective=flow,schedule=joint",
+    }  # fmt: skip
+    overall = result.metrics["geneval/overall"]
+    assert child.data.metrics["geneval/overall"] == overall.value
+    assert child.data.metrics["geneval/overall_ci_low"] == overall.ci_low
+    assert child.data.metrics["geneval/overall_ci_high"] == overall.ci_high
+    assert child.data.metrics["train/parameters"] == result.parameters
+    curve = c.get_metric_history(child.info.run_id, "curve/geneval/overall")
+    rows = folder.curve(point_id)
+    assert [(m.step, m.value) for m in curve] == [(r.step, r.metrics["geneval/overall"].value) for r in rows]
+    assert len(rows) == 2
+    digests = {d.dataset.name: d.dataset.digest for d in child.inputs.dataset_inputs}
+    prompts = json.loads((sweep_copy / "points" / point_id / "eval/final/geneval/manifest.json").read_text())
+    assert digests["geneval 1"] == prompts["task"]["prompts_sha256"][:36]
+    assert digests["stage joint"] == folder.point(point_id).stages[0].rpartition("-")[2]
+    (output,) = child.outputs.model_outputs
+    model = c.get_logged_model(output.model_id)
+    assert model.tags["weights_sha256"] == result.weights_sha256 and str(model.status) == "READY"
+    assert model.params["target"] == "vae" and output.step == 400
+    assert {m.key for m in model.metrics} >= {"geneval/overall", "vqa_stickers/accuracy"}
+    assert {a.path for a in c.list_artifacts(child.info.run_id)} == {"point.json", "result.json", "curve.jsonl", "eval"}
+
+
+def histories(c, children):
+    """Everything that every child holds, times included."""
+    return {
+        name: {key: [(m.step, m.value, m.timestamp) for m in c.get_metric_history(runs[0].info.run_id, key)]
+               for key in runs[0].data.metrics}
+        for name, runs in children.items()
+    }  # fmt: skip
+
+
+def test_logging_again_changes_nothing_even_without_the_record(database, sweep_copy):
+    first = log_sweep(sweep_copy)
+    c, parents, children = logged(database)
+    before = histories(c, children)
+    assert log_sweep(sweep_copy)["run_id"] == first["run_id"]
+    # A process that died before it noted anything but the key: all is found again by key.
+    record = json.loads((sweep_copy / "mlflow.json").read_text())
+    key = record["key"]
+    (sweep_copy / "mlflow.json").unlink()
+    tracking_sweep._save(sweep_copy, {"key": key})
+    again = log_sweep(sweep_copy)
+    assert again["status"] == "logged" and again["run_id"] == first["run_id"]
+    assert {k: v["run_id"] for k, v in again["points"].items()} == {k: v["run_id"] for k, v in first["points"].items()}
+    c, parents, children = logged(database)
+    assert len(parents) == 1 and all(len(runs) == 1 for runs in children.values()) and len(children) == 12
+    assert histories(c, children) == before
+    found = c.search_logged_models([parents[0].info.experiment_id], max_results=100)
+    assert len(found) == 12
+    for runs in children.values():
+        assert len(runs[0].outputs.model_outputs) == 1
+
+
+def test_a_sweep_under_way_is_logged_as_far_as_it_is(database, sweep_copy, sweeps):
+    ids = SweepFolder(sweep_copy).point_ids()
+    sweeps.set_state(sweep_copy, ids[0], "failed", "out of memory: 8 GB asked, 4 GB there")
+    sweeps.set_state(sweep_copy, ids[1], "running", started="2026-11-22T03:00:00+00:00")
+    for point_id in ids[2:]:
+        sweeps.set_state(sweep_copy, point_id, "pending")
+    record = log_sweep(sweep_copy, final=False)
+    assert record["status"] == "pending" and "error" not in record
+    _, (parent,), children = logged(database)
+    assert parent.info.status == "RUNNING" and set(children) == set(ids[:2])
+    assert children[ids[0]][0].info.status == "FAILED"
+    assert "8 GB" in children[ids[0]][0].data.tags["error"]
+    assert children[ids[1]][0].info.status == "RUNNING"
+    assert "curve/geneval/overall" in children[ids[1]][0].data.metrics
+    assert "geneval/overall" not in children[ids[1]][0].data.metrics
+    assert not is_up_to_date(sweep_copy)
+    record = log_sweep(sweep_copy)  # the parent was stopped: what never ran stays without a run
+    assert record["status"] == "logged"
+    _, (parent,), children = logged(database)
+    assert parent.info.status == "KILLED" and len(children) == 2
+
+
+def test_damaged_points_and_figures_without_a_number(database, sweep_copy):
+    ids = SweepFolder(sweep_copy).point_ids()
+    points = sweep_copy / "points"
+    (points / ids[0] / "result.json").write_text("{ torn")
+    (points / ids[1] / "point.json").write_text("")
+    curve = (points / ids[2] / "curve.jsonl").read_text()
+    (points / ids[2] / "curve.jsonl").write_text(curve[:-40])
+    rows = SweepFolder(sweep_copy).curve(ids[3])
+    from dataclasses import replace
+
+    from evals.sweeps.folder import write_result
+
+    figure = replace(rows[0].metrics["geneval/overall"], value=float("inf"), ci_low=None)
+    result = SweepFolder(sweep_copy).result(ids[3])
+    with pytest.raises(ValueError):
+        write_result(points / ids[3], replace(result, metrics={"geneval/overall": figure}))
+    none = replace(figure, value=None)
+    write_result(points / ids[3], replace(result, metrics={"geneval/overall": none}))
+    record = log_sweep(sweep_copy)
+    assert record["status"] == "logged", record
+    _, (parent,), children = logged(database)
+    assert len(children) == 11  # the one without a readable point.json is nothing that can be named
+    assert "result.json" in children[ids[0]][0].data.tags["unreadable"]
+    assert "curve.jsonl" in children[ids[2]][0].data.tags["unreadable"]
+    assert "geneval/overall" not in children[ids[3]][0].data.metrics
+
+
+def test_a_store_that_fails_costs_one_warning_and_is_left_alone_for_a_while(sweep_copy, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    uri = "http://me:hunter2@127.0.0.1:9"
+    record = log_sweep(sweep_copy, tracking_uri=uri, final=False)
+    assert record["status"] == "failed" and "hunter2" not in (sweep_copy / "mlflow.json").read_text()
+    assert sum("not tracked" in r.getMessage() for r in caplog.records) == 1
+    called = []
+    monkeypatch.setattr(tracking_client, "new_client", lambda given: called.append(given) or 1 / 0)
+    assert log_sweep(sweep_copy, tracking_uri=uri, final=False)["status"] == "failed" and called == []
+    assert log_sweep(sweep_copy, tracking_uri=uri)["status"] == "failed" and called == [uri]
+    assert "track sync" in caplog.records[-1].getMessage() and "hunter2" not in caplog.text
+
+
+def test_killed_between_two_points_continues(database, sweep_copy, monkeypatch):
+    log_point, seen = tracking_points.log_point, []
+
+    def killed(*arguments):
+        seen.append(arguments[3].id)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return log_point(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking_sweep, "log_point", killed)
+        with pytest.raises(KeyboardInterrupt):
+            log_sweep(sweep_copy)
+    assert len(logged(database)[2]) == 4
+    assert log_sweep(sweep_copy)["status"] == "logged"
+    _, parents, children = logged(database)
+    assert len(parents) == 1 and len(children) == 12 and all(len(runs) == 1 for runs in children.values())
+    assert all(runs[0].info.status == "FINISHED" for runs in children.values())
+
+
+def test_the_tracker_holds_nothing_up(database, sweep_copy, monkeypatch):
+    import threading
+
+    gate, calls = threading.Event(), []
+
+    def slow(root, *, final, **options):
+        gate.wait(30)
+        calls.append(final)
+        return {"final": final}
+
+    monkeypatch.setattr(tracking_sweep, "log_sweep", slow)
+    tracker = Tracker(sweep_copy)
+    for _ in range(50):
+        tracker.changed()
+    gate.set()
+    assert tracker.finish() == {"final": True}
+    assert calls[-1] is True and calls.count(True) == 1 and len(calls) <= 3
+
+
+def test_two_sweeps_at_once_leave_the_database_sound(database, sweep_copy, tmp_path, sweeps):
+    import shutil
+
+    other = Path(shutil.copytree(sweep_copy, tmp_path / "other"))
+    code = (
+        "import sys; from reports.tracking_sweep import log_sweep; "
+        "sys.exit(log_sweep(sys.argv[1])['status'] != 'logged')"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, str(root)], cwd=tmp_path) for root in (sweep_copy, other)]
+    assert [process.wait() for process in started] == [0, 0]
+    assert tracking_db.state_of(database, tracking_db._head_revision()) == "ready"
+    _, parents, children = logged(database)
+    assert len(parents) == 2 and all(len(runs) == 2 for runs in children.values()) and len(children) == 12
+    assert {read_record(sweep_copy)["run_id"], read_record(other)["run_id"]} == {p.info.run_id for p in parents}
+
+
+def test_mlflow_is_imported_by_logging_alone_and_without_telemetry():
+    code = (
+        "import sys, os, reports.tracking_sweep; assert 'mlflow' not in sys.modules and 'pandas' not in sys.modules; "
+        "from reports.tracking_client import import_mlflow; import_mlflow(); "
+        "from mlflow.telemetry.client import get_telemetry_client; sys.exit(get_telemetry_client() is not None)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
