@@ -6,10 +6,11 @@ do these are the least times that no implementation can beat. Dimension letters:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blip3o.dit import DiTConfig
-from blip3o.vision.encoders import EvaConfig
+if TYPE_CHECKING:
+    from blip3o.dit import DiTConfig
+    from blip3o.vision.encoders import EvaConfig
 
 # The decoder UNet and VAE of the released models, as Emu2-Gen publishes them.
 RELEASED_UNET: dict[str, Any] = {

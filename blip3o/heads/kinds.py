@@ -10,14 +10,14 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from blip3o.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from blip3o.config import Blip3oConfig
 
-Builder = Callable[["Blip3oConfig"], nn.Module]
+Builder = Callable[["Blip3oConfig"], "nn.Module"]
 
 # (target, objective): what was studied and is supported.
 COMBINATIONS = (("clip", "flow"), ("clip", "mse"), ("vae", "flow"))

@@ -18,6 +18,7 @@ NANO_STAGES = (
     "generation",
     "export",
 )
+OPTIONAL_NANO_STAGES = ("autoencoder",)  # no part of what ships: run when asked for
 
 
 @click.command()
@@ -70,8 +71,8 @@ NANO_STAGES = (
     "--stage",
     "stages",
     multiple=True,
-    type=click.Choice(NANO_STAGES),
-    help="nano: only these stages (repeatable); default all, in order.",
+    type=click.Choice((*NANO_STAGES, *OPTIONAL_NANO_STAGES)),
+    help="nano: only these stages (repeatable); default all but autoencoder, in order.",
 )
 @click.option(
     "--minutes",
@@ -144,14 +145,14 @@ def _refuse_for_nano(overrides: tuple[str, ...], dry_run: bool, tracking_uri: st
 
 
 def _train_nano(folder: Path, stages: tuple[str, ...], minutes: tuple[str, ...]) -> None:
-    from blip3o.train.nano import TRAINED_STAGES, NanoTrainer
+    from blip3o.train.nano import BUDGETED_STAGES, NanoTrainer
 
     budgets: dict[str, float] = {}
     for entry in minutes:
         name, _, value = entry.partition("=")
-        if name not in TRAINED_STAGES:
+        if name not in BUDGETED_STAGES:
             raise click.UsageError(
-                f"--minutes {entry!r}: '{name}' has no time budget; one of {', '.join(TRAINED_STAGES)}"
+                f"--minutes {entry!r}: '{name}' has no time budget; one of {', '.join(BUDGETED_STAGES)}"
             )
         try:
             budgets[name] = float(value)

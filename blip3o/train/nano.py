@@ -1,7 +1,8 @@
 """The recipe of ``nano``: every part of a BLIP3-o, trained from nothing on the sticker world.
 
 Stages in order, each resumable in its own folder and skipped when finished:
-``tokenizer`` -> ``clip`` -> ``decoder``; ``vision`` -> ``understanding``; ``cache`` -> ``generation``; ``export``.
+``tokenizer`` -> ``clip`` -> ``decoder``; ``vision`` -> ``understanding``; ``cache`` -> ``generation``;
+``export``. ``autoencoder``, the target of the VAE variant, is run when asked for.
 The backbone is trained on understanding first and frozen for generation: the paper's sequential training.
 """
 
@@ -10,30 +11,43 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from blip3o.config import Blip3oConfig
 from blip3o.pipeline import Blip3oPipeline, PipelineCard, Understanding, write_digests
 from blip3o.stickers import SceneConfig, make_scene
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.questions import questions
 from blip3o.storage import load_strict, read_tensors, save_module
+from blip3o.train.autoencoder import AutoencoderStage, build_vae, standardise
 from blip3o.train.checkpoint import save_tensors
 from blip3o.train.distributed import Processes
 from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
 from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
 from blip3o.train.loop import LoopConfig, TrainStage, fit
+from blip3o.train.nano_config import (
+    CLIP_CONFIG,
+    CLIP_VOCAB_SIZE,
+    DECODER_CONFIG,
+    DIT_CONFIG,
+    FEATURE_CHANNELS,
+    FOLDED_CHANNELS,
+    IMAGE_TOKENS,
+    VOCAB_SIZE,
+)
+from blip3o.train.nano_parts import (
+    build_backbone,
+    model_config,
+    open_gates,
+    patches_for,
+    start_queries,
+)
+from blip3o.train.nano_recipe import NanoRecipe
 from blip3o.train.stages import (
     ClipStage,
     DecoderStage,
@@ -42,7 +56,7 @@ from blip3o.train.stages import (
     VisionStage,
     freeze,
 )
-from blip3o.train.tokenizer import EOS, IMAGE_END, IMAGE_START, PAD, QUERY, train_tokenizer
+from blip3o.train.tokenizer import train_tokenizer
 from blip3o.train.world_data import (
     DESCRIBE,
     IMAGINE,
@@ -53,180 +67,15 @@ from blip3o.train.world_data import (
     question_text,
 )
 from blip3o.unified import Blip3oModel
+from blip3o.vision.autoencoder import Autoencoder
 from blip3o.vision.encoders import OpenClipEncoder
 from blip3o.vision.feature_space import FeatureSpace
-from blip3o.vision.preprocess import qwen_patches
-from blip3o.vision.window_attention import batch_equal_windows
 
 logger = logging.getLogger(__name__)
 
-CLIP_CONFIG: dict[str, Any] = {
-    "embed_dim": 192,
-    "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 192, "layers": 5, "head_width": 48},
-    "text_cfg": {"context_length": 32, "vocab_size": 513, "width": 160, "heads": 4, "layers": 3},
-}
-VOCAB_SIZE = 1024
-CLIP_VOCAB_SIZE = 512
-FEATURE_CHANNELS = 32
 CACHE_SHARD = 10_240
-QUERY_SD = 3.0
-TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation")
-QUERIES = 16
-IMAGE_TOKENS = 16
-DIT_CONFIG: dict[str, Any] = {
-    "input_size": 8,
-    "patch_size": 2,
-    "in_channels": FEATURE_CHANNELS,
-    "dim": 256,
-    "num_layers": 6,
-    "num_heads": 4,
-    "ffn_dim": 384,
-    "condition_dim": 256,
-}
-FLOW_CONFIG: dict[str, Any] = {
-    "sigma_rule": "logit_normal",
-    "logit_mean": 0.4,
-    "condition_dropout": 0.1,
-    "num_inference_steps": 20,
-    "guidance_scale": 4.0,
-}
-DECODER_CONFIG: dict[str, Any] = {
-    "image_size": 64,
-    "feature_channels": FEATURE_CHANNELS,
-    "feature_size": 8,
-    "unshuffle": 2,
-    "block_out_channels": (64, 96, 128),
-    "layers_per_block": 1,
-    "norm_groups": 32,
-}
-
-FOLDED_CHANNELS = 3 * DECODER_CONFIG["unshuffle"] ** 2
-
-
-@dataclass(frozen=True)
-class NanoRecipe:
-    """Hyperparameters of the shipped run; ``minutes`` are of one CPU core."""
-
-    world: str = "easy"
-    clip: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=4000,
-            lr=1e-3,
-            warmup_steps=100,
-            weight_decay=0.05,
-            betas=(0.9, 0.98),
-            ema_decay=0.995,
-            seed=1,
-        )
-    )
-    clip_batch: int = 64
-    clip_decoder_pictures: int = 32
-    clip_decoder_weight: float = 10.0
-    decoder: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=20000, lr=1e-3, warmup_steps=50, ema_decay=0.998, seed=2
-        )
-    )
-    decoder_batch: int = 32
-    feature_noise: float = 0.25
-    vision: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=700, lr=2e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=9
-        )
-    )
-    vision_batch: int = 64
-    understanding: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=2000, lr=1.2e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=11
-        )
-    )
-    understanding_batch: int = 32
-    understanding_edits: int = 16
-    understanding_texts: int = 32
-    generation: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=30000, lr=1e-3, warmup_steps=100, ema_decay=0.999, seed=4
-        )
-    )
-    generation_batch: int = 48
-    generation_draws: int = 3
-    cache_shards: int = 12
-    compile: bool = True
-
-
-def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """Qwen2.5-VL in small: 64 px pictures are 8x8 patches, merged 2x2 to 16 tokens."""
-    ids = {
-        token: tokenizer.convert_tokens_to_ids(token)
-        for token in (
-            "<|image_pad|>",
-            "<|video_pad|>",
-            "<|vision_start|>",
-            "<|vision_end|>",
-            PAD,
-            EOS,
-        )
-    }
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 256,
-            "intermediate_size": 512,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e4,
-                "mrope_section": [8, 12, 12],
-            },
-            "bos_token_id": None,
-            "eos_token_id": ids[EOS],
-            "pad_token_id": ids[PAD],
-            "tie_word_embeddings": True,
-        },
-        vision_config={
-            "depth": 3,
-            "hidden_size": 160,
-            "intermediate_size": 256,
-            "num_heads": 4,
-            "patch_size": 8,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 64,
-            "out_hidden_size": 256,
-            "fullatt_block_indexes": [0, 1, 2],
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=True,
-    )
-
-
-@torch.no_grad()
-def open_gates(model: Blip3oModel) -> None:
-    """Start with cross-attention and both branches of every block switched on.
-
-    The released models start with cross-attention off (gate 0) and branches almost off. At this scale that costs the
-    whole budget: after 1,600 steps tanh(gate) was 0.1, and the picture followed the layout of the prompt only.
-    """
-    for block in model.dit.layers:
-        block.gate.fill_(1.5)
-        _, gate_attention, _, gate_ffn = block.norm1.linear.bias.chunk(4)
-        gate_attention += 1.0
-        gate_ffn += 1.0
-
-
-def _patches_for(
-    backbone: Qwen2_5_VLForConditionalGeneration,
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    vision = backbone.config.vision_config
-    return lambda pixels: qwen_patches(
-        pixels, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    )
+TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation")  # of what ships
+BUDGETED_STAGES = (*TRAINED_STAGES, "autoencoder")
 
 
 class NanoTrainer:
@@ -344,7 +193,7 @@ class NanoTrainer:
                 tower,
                 encoder,
                 CellLabels("train", self.world, self.recipe.vision_batch, grid=grid),
-                _patches_for(backbone),
+                patches_for(backbone),
                 hidden_size=backbone.config.text_config.hidden_size,
                 feature_size=CLIP_CONFIG["vision_cfg"]["width"]
                 * (DIT_CONFIG["input_size"] // grid) ** 2,
@@ -374,21 +223,32 @@ class NanoTrainer:
         if self._can_compile():
             for layer in backbone.model.language_model.layers:
                 layer.compile(dynamic=True)
-        stage = UnderstandingStage(backbone, chats, _patches_for(backbone), text_weight=1.0)
+        stage = UnderstandingStage(backbone, chats, patches_for(backbone), text_weight=1.0)
         self._fit(stage)
         self._finish("understanding", {"backbone": backbone})
         return backbone
 
     def _backbone(self) -> Qwen2_5_VLForConditionalGeneration:
-        torch.manual_seed(self.recipe.understanding.seed)
-        backbone = Qwen2_5_VLForConditionalGeneration(backbone_config(self.tokenizer()))
-        batch_equal_windows(backbone.model.visual)
-        return backbone
+        return build_backbone(self.tokenizer(), self.recipe.understanding.seed)
 
     def _can_compile(self) -> bool:
         """Compiled blocks are 1.2 to 1.7 times faster on a CPU, for one to two minutes of compiling; the numbers stay
         the same up to rounding."""
         return self.recipe.compile and shutil.which("c++") is not None
+
+    # -- the alternative target --------------------------------------------------------------------------------------
+    def autoencoder(self) -> Autoencoder:
+        """The sticker VAE, in the folder ``autoencoder/model``: the target of VAE + flow matching. No part of what
+        ships, and run only when asked for."""
+        folder = self.folder / "autoencoder" / "model"
+        if (folder / "config.json").is_file():
+            return Autoencoder.from_folder(folder, {})
+        vae = build_vae(self.recipe.autoencoder.seed)
+        batches = Scenes("train", self.world, self.recipe.autoencoder_batch, first=8_000_000)
+        self._fit(AutoencoderStage(vae, batches))
+        target = standardise(vae, Scenes("train", self.world, 512)(0).pixels)
+        target.save_pretrained(folder)
+        return target
 
     # -- generation --------------------------------------------------------------------------------------------------
     def cache(self) -> None:
@@ -411,26 +271,11 @@ class NanoTrainer:
 
     def model(self) -> Blip3oModel:
         """The whole model on the trained backbone; queries and DiT fresh."""
-        tokenizer = self.tokenizer()
-        config = Blip3oConfig(
-            backbone_config={"model_type": "qwen2_5_vl", **backbone_config(tokenizer).to_dict()},
-            num_queries=QUERIES,
-            dit_config=DIT_CONFIG,
-            flow_config=FLOW_CONFIG,
-            token_config={
-                "image_start": tokenizer.convert_tokens_to_ids(IMAGE_START),
-                "image_end": tokenizer.convert_tokens_to_ids(IMAGE_END),
-                "query": tokenizer.convert_tokens_to_ids(QUERY),
-            },
-        )
+        config = model_config(self.tokenizer())
         torch.manual_seed(self.recipe.generation.seed)
         model = Blip3oModel(config)
-        backbone = self.understanding()
-        model.backbone.vlm.load_state_dict(backbone.state_dict())
-        # Queries drawn from N(0, 1), as in the released models, drown this small backbone's embeddings: only 1 % of the
-        # variance of their states comes from the prompt. At three times the embeddings' sd it is 20 %.
-        spread = backbone.get_input_embeddings().weight.std().item()
-        nn.init.normal_(model.queries.latent_queries, std=QUERY_SD * spread)
+        model.backbone.vlm.load_state_dict(self.understanding().state_dict())
+        start_queries(model)
         open_gates(model)
         freeze(model.backbone)
         return model

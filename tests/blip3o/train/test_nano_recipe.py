@@ -9,7 +9,8 @@ import torch
 
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.train import nano
-from blip3o.train.cli import NANO_STAGES
+from blip3o.train.cli import NANO_STAGES, OPTIONAL_NANO_STAGES
+from blip3o.train.nano_recipe import NanoRecipe
 
 pytestmark = pytest.mark.slow
 
@@ -18,12 +19,12 @@ def test_every_stage_runs_resumes_and_exports(tmp_path, monkeypatch):
     monkeypatch.setattr(nano, "CACHE_SHARD", 256)
     short = {
         name: dataclasses.replace(
-            getattr(nano.NanoRecipe(), name), steps=2, warmup_steps=1, log_every=1
+            getattr(NanoRecipe(), name), steps=2, warmup_steps=1, log_every=1
         )
-        for name in nano.TRAINED_STAGES
+        for name in nano.BUDGETED_STAGES
     }
-    recipe = dataclasses.replace(nano.NanoRecipe(), **short, cache_shards=1, compile=False)
-    nano.NanoTrainer(tmp_path, recipe).run(NANO_STAGES)
+    recipe = dataclasses.replace(NanoRecipe(), **short, cache_shards=1, compile=False)
+    nano.NanoTrainer(tmp_path, recipe).run((*NANO_STAGES, *OPTIONAL_NANO_STAGES))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     nano.NanoTrainer(tmp_path, recipe).run(
         NANO_STAGES
@@ -32,6 +33,8 @@ def test_every_stage_runs_resumes_and_exports(tmp_path, monkeypatch):
         path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")
     }
 
+    latents = nano.NanoTrainer(tmp_path, recipe).autoencoder()(torch.zeros(1, 3, 64, 64))
+    assert latents.shape == (1, 16, 8, 8)
     pipeline = Blip3oPipeline.from_pretrained(tmp_path / "export")
     images = pipeline("a photo of a dog", generator=torch.Generator().manual_seed(0)).images
     assert images[0].size == (64, 64)

@@ -1,0 +1,61 @@
+"""Hyperparameters of every stage of ``blip3o train nano``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from blip3o.train.autoencoder import LOOP
+from blip3o.train.loop import LoopConfig
+
+
+@dataclass(frozen=True)
+class NanoRecipe:
+    """Hyperparameters of the shipped run; ``minutes`` are of one CPU core."""
+
+    world: str = "easy"
+    clip: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=4000,
+            lr=1e-3,
+            warmup_steps=100,
+            weight_decay=0.05,
+            betas=(0.9, 0.98),
+            ema_decay=0.995,
+            seed=1,
+        )
+    )
+    clip_batch: int = 64
+    clip_decoder_pictures: int = 32
+    clip_decoder_weight: float = 10.0
+    decoder: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=20000, lr=1e-3, warmup_steps=50, ema_decay=0.998, seed=2
+        )
+    )
+    decoder_batch: int = 32
+    feature_noise: float = 0.25
+    vision: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=700, lr=2e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=9
+        )
+    )
+    vision_batch: int = 64
+    understanding: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=2000, lr=1.2e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=11
+        )
+    )
+    understanding_batch: int = 32
+    understanding_edits: int = 16
+    understanding_texts: int = 32
+    autoencoder: LoopConfig = LOOP
+    autoencoder_batch: int = 16
+    generation: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=30000, lr=1e-3, warmup_steps=100, ema_decay=0.999, seed=4
+        )
+    )
+    generation_batch: int = 48
+    generation_draws: int = 3
+    cache_shards: int = 12
+    compile: bool = True
