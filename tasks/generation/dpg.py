@@ -19,6 +19,7 @@ Version 1: modes `official` (the script with its mistakes) and `fixed`; `overall
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -81,7 +82,8 @@ class Dpg(QuestionGraphTask):
 
     @cached_property
     def _prompts(self) -> bytes:
-        return resources.files("tasks").joinpath("data/dpg_bench/prompts.jsonl").read_bytes()
+        packed = resources.files("tasks").joinpath("data/dpg_bench/prompts.jsonl.gz").read_bytes()
+        return gzip.decompress(packed)
 
     @cached_property
     def rows(self) -> Sequence[rules.Row]:
