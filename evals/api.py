@@ -324,6 +324,18 @@ class Answerer(Model, Protocol):
         """One text per request, in order; an Exception object in place of one that failed."""
 
 
+@runtime_checkable
+class LikelihoodModel(Answerer, Protocol):
+    """A model that says how likely an answer is."""
+
+    def log_likelihoods(
+        self, requests: Sequence[AnswerRequest], continuations: Sequence[str]
+    ) -> Sequence[Any]:
+        """Natural logarithm of the probability that the answer to each request begins with its continuation: the
+        sum over the continuation's tokens, each after those before it. An Exception object in place of one that
+        failed."""
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Settings of a run that reach a model or judge when it is created."""
@@ -376,6 +388,28 @@ class QuestionJudge(Judge, Protocol):
 
 
 @runtime_checkable
+class ProbabilityJudge(Judge, Protocol):
+    """A judge that says how likely an answer is; what VQAScore needs."""
+
+    def probability(
+        self, images: Sequence[Any], questions: Sequence[str], answer: str
+    ) -> Sequence[Any]:
+        """Probability, 0 to 1, that what it says about each (image, question) pair begins with ``answer``; an
+        Exception object in place of one that could not be had. Pictures are shared as in ``ask``."""
+
+
+@runtime_checkable
+class PaidJudge(Judge, Protocol):
+    """A judge whose answers cost money."""
+
+    def announce(self, num_pictures: int, num_questions: int) -> str:
+        """What judging will cost, in one line, printed before anything is made. Raises UsageError if it is too much."""
+
+    def usage(self) -> Mapping[str, Any]:
+        """What this process asked for, JSON values for the manifest."""
+
+
+@runtime_checkable
 class Metric(Protocol):
     """Maps the scores of a run to one figure, with its interval."""
 
@@ -404,10 +438,11 @@ class Task(Protocol):
     outputs per sample. ``card`` holds what a report prints: "measures", "paper", "data", "licence",
     "scorer", "worth". A changed prompt, split or scorer raises ``version``.
 
-    Three further members are optional. A constructor with an argument ``data`` takes the path of
+    Four further members are optional. A constructor with an argument ``data`` takes the path of
     ``--data``. ``warnings(rows)`` returns sentences about all scores of a run that a reader has to know.
     ``judge_methods`` names what its judge must be able to do (``("ask",)``, ``("detect",)``): a judge that
-    cannot is refused before anything is generated.
+    cannot is refused before anything is generated. ``num_questions(sample)`` is how many questions a judge is asked
+    about one picture of a sample, for the estimate of a judge that costs money; 1 without it.
     """
 
     name: str

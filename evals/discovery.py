@@ -57,6 +57,10 @@ _JUDGES = {
         "evals.judges.blip_vqa:create",
         "BLIP-VQA answers questions about photographs (blip-vqa:FOLDER or a hub id)",
     ),
+    "mplug": (
+        "evals.judges.mplug:create",
+        "mPLUG, the VQA model of DPG-Bench's published figures (mplug:FOLDER or a hub id)",
+    ),
     "vlm": ("evals.judges.vlm:create", "any model that answers questions, vlm:MODEL, read as yes or no"),
     "openai-vlm": (
         "evals.judges.vlm_endpoint:create",

@@ -27,6 +27,10 @@ TASKS = {
         "tasks.generation.clip_score:ClipScoreTask",
         "cosine between picture and prompt by a CLIP model, for any caption list",
     ),
+    "vqascore": (
+        "tasks.generation.vqa_score:VqaScoreTask",
+        "probability that a vision-language model says Yes to the prompt, for any caption list",
+    ),
     "edit_stickers": (
         "tasks.generation.edit_stickers:EditStickers",
         "240 edits of sticker scenes by instruction, judged by a detector",

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from evals.api import Identity, ModelOptions
-from evals.errors import JudgeError, MissingRequirementError, UsageError, shown
-from evals.io.digests import folder_digest
+from evals.errors import UsageError
+from evals.judges.pretrained import (
+    Weights,
+    find_weights,
+    load_network,
+    read_arguments,
+    refuse_pickles,
+    tokenizer_of,
+)
 
 HUB_ID = "openai/clip-vit-large-patch14"
-_DIGESTED = (".safetensors", ".json", ".txt")
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,44 +40,35 @@ class Similarity:
 class ClipJudge:
     """`similarity` of pictures and texts. Reading the folder is cheap; ``load`` builds the network."""
 
-    def __init__(self, folder: Path, label: str, device: str) -> None:
-        self._folder, self._wanted_device, self.encoder = folder, device, label.rpartition("/")[2]
+    def __init__(self, weights: Weights, device: str) -> None:
+        self._weights, self._wanted_device = weights, device
+        self.encoder = weights.label.rpartition("/")[2]
         self._model: Any = None
         self._processor: Any = None
         self._tokenizer: Any = None
         self.identity = Identity(
-            name=f"clip:{label}",
+            name=f"clip:{weights.label}",
             version="1",
-            digest=folder_digest(folder, _DIGESTED),
+            digest=weights.digest(),
             domain="photos",
             batch_size=16,
         )
 
     def load(self) -> None:
         """Raises JudgeError for weights that do not fit."""
-        from safetensors import SafetensorError
-        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+        from transformers import CLIPImageProcessorPil, CLIPModel
 
         from evals.models.devices import resolve_device
 
         self._device = resolve_device(self._wanted_device)
-        try:
-            model, report = CLIPModel.from_pretrained(
-                self._folder, use_safetensors=True, output_loading_info=True, local_files_only=True
-            )
-            self._tokenizer = AutoTokenizer.from_pretrained(
-                self._folder, trust_remote_code=False, local_files_only=True
-            )
-            self._processor = CLIPImageProcessorPil.from_pretrained(self._folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise JudgeError(f"judge {self.identity.name!r} cannot be loaded from {self._folder}: {line}") from error
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise JudgeError(
-                f"judge {self.identity.name!r}: {self._folder} lacks {len(missing)} weights, the first is {missing[0]}"
-            )
-        self._model = model.float().to(self._device).eval()
+        model, self._tokenizer, self._processor = load_network(
+            self.identity.name,
+            self._weights.folder,
+            CLIPModel,
+            tokenizer_of,
+            CLIPImageProcessorPil.from_pretrained,
+        )
+        self._model = model.float().to(self._device)
 
     def close(self) -> None:
         self._model = self._processor = self._tokenizer = None
@@ -107,22 +108,6 @@ class ClipJudge:
 
 def create(spec: str, options: ModelOptions) -> ClipJudge:
     """Raises MissingRequirementError for weights that are not on this machine, UsageError for a wrong name."""
-    from evals.models.hub import local_snapshot
-
-    extra = dict(options.extra)
-    revision = extra.pop("revision", None)
-    if extra:
-        raise UsageError(f"unknown key {shown(f'judge.args.{next(iter(extra))}')}. Known: revision.")
-    name = spec or HUB_ID
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        label = folder.resolve().name
-    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UsageError(f"judge folder {shown(name)} does not exist: give a folder or a hub id")
-    else:
-        folder, label = local_snapshot(name, revision), name
-    if not any(folder.glob("*.safetensors")):
-        raise MissingRequirementError(
-            f"judge folder {folder} has no .safetensors file: other formats can run code and are not read"
-        )
-    return ClipJudge(folder, label, options.device)
+    weights = find_weights(spec or HUB_ID, read_arguments(options.extra, _Arguments).revision)
+    refuse_pickles(weights)
+    return ClipJudge(weights, options.device)

@@ -39,7 +39,7 @@ def create(spec: str, options: ModelOptions) -> DummyJudge:
 
 
 class DummyJudge:
-    """DetectionJudge and QuestionJudge without a network."""
+    """DetectionJudge, QuestionJudge and ProbabilityJudge without a network."""
 
     def __init__(self, arguments: _Arguments | None = None) -> None:
         self.arguments = arguments or _Arguments()
@@ -74,6 +74,9 @@ class DummyJudge:
             "yes" if self._random(i, q).random() < self.arguments.accuracy else "no"
             for i, q in zip(images, questions, strict=True)
         ]
+
+    def probability(self, images: Sequence[Any], questions: Sequence[str], answer: str) -> Sequence[float]:
+        return [self._random(i, q + answer).random() for i, q in zip(images, questions, strict=True)]
 
     def _random(self, image: Any, salt: str = "") -> random.Random:
         return random.Random(hashlib.sha256(image.tobytes() + salt.encode()).digest())

@@ -6,6 +6,7 @@ the reason, and counts against `--max-errors`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from evals.api import AnswerRequest, Identity, ModelOptions
 from evals.errors import UsageError, shown
 from evals.judges.pairs import unique_pictures
 from evals.judges.parse import read_or_error
+from evals.judges.pretrained import chunks
 
 PROMPT = "{question}\nAnswer with yes or no only."
 PROMPTS = {"stickers": "{question}"}
@@ -41,7 +43,8 @@ def create(spec: str, options: ModelOptions) -> VlmJudge:
         raise UsageError(
             f"model {spec!r} answers no questions: choose one that does, such as vlm:nano, or another judge"
         )
-    return VlmJudge(model, spec, prompt or PROMPTS.get(model.identity.domain, PROMPT))
+    kind = ScoringVlmJudge if hasattr(model, "log_likelihoods") else VlmJudge
+    return kind(model, spec, prompt or PROMPTS.get(model.identity.domain, PROMPT))
 
 
 def read_prompt(value: Any) -> str:
@@ -82,19 +85,38 @@ class VlmJudge:
 
     def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[Any]:
         """ "yes" or "no" per (picture, question); an exception in place of what failed or cannot be read."""
+        texts: list[Any] = []
+        for part in chunks(self._requests(images, questions, self.prompt), self.identity.batch_size):
+            texts += self.model.answer(part)
+        return [text if isinstance(text, Exception) else read_or_error(str(text)) for text in texts]
+
+    def _requests(self, images: Sequence[Any], questions: Sequence[str], prompt: str) -> list[AnswerRequest]:
         pictures, numbers = unique_pictures(images, questions)
-        requests = [
+        return [
             AnswerRequest(
                 sample_id=f"question {n}",
-                prompt=self.prompt.replace("{question}", str(question)),
+                prompt=prompt.replace("{question}", str(question)),
                 seed=0,
                 images=(pictures[number],),
                 max_new_tokens=MAX_NEW_TOKENS,
             )
             for n, (number, question) in enumerate(zip(numbers, questions, strict=True))
         ]
-        size = self.identity.batch_size
-        texts: list[Any] = []
-        for start in range(0, len(requests), size):
-            texts += self.model.answer(requests[start : start + size])
-        return [text if isinstance(text, Exception) else read_or_error(str(text)) for text in texts]
+
+
+class ScoringVlmJudge(VlmJudge):
+    """Also `evals.api.ProbabilityJudge`, around an `evals.api.LikelihoodModel`."""
+
+    def probability(self, images: Sequence[Any], questions: Sequence[str], answer: str) -> Sequence[Any]:
+        """Probability that the model's answer begins with ``answer``; see `scored_prompt`."""
+        found: list[Any] = []
+        requests = self._requests(images, questions, scored_prompt(self.prompt))
+        for part in chunks(requests, self.identity.batch_size):
+            found += self.model.log_likelihoods(part, [answer] * len(part))
+        return [one if isinstance(one, Exception) else math.exp(min(0.0, float(one))) for one in found]
+
+
+def scored_prompt(prompt: str) -> str:
+    """The wording around a question whose answer's probability is asked: such questions say themselves how they want
+    to be answered, so the default wordings of `ask` are left out and only one that the user gave is kept."""
+    return "{question}" if prompt in (PROMPT, *PROMPTS.values()) else prompt

@@ -1,8 +1,9 @@
 """A vision-language model behind an OpenAI-compatible endpoint, as judge: `--judge openai-vlm:MODEL`.
 
 One chat completion per question, several at a time, at temperature 0. The picture stands before the question, so that
-servers with prefix caching (vLLM, SGLang) encode it once for all its questions. The key comes from the environment
-only. Nobody outside knows the weights behind an endpoint, nor when they change: the manifest says so.
+servers with prefix caching (vLLM, SGLang) encode it once for all its questions. What they cost is said before the
+first one (`judge.args.price`, of one question) and never passes `judge.args.max_cost`. The key comes from the
+environment only. Nobody outside knows the weights behind an endpoint, nor when they change: the manifest says so.
 """
 
 from __future__ import annotations
@@ -10,17 +11,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from evals.api import Identity, ModelOptions
-from evals.errors import EvalError, MissingRequirementError, UsageError, shown, suggest
-from evals.http.endpoint import Endpoint, EndpointError, RequestError, check_base_url, read_key
+from evals.errors import EvalError, JudgeError, MissingRequirementError, UsageError, shown, suggest
+from evals.http.budget import Budget
+from evals.http.endpoint import (
+    Endpoint,
+    EndpointError,
+    RequestError,
+    StoppedError,
+    check_base_url,
+    read_key,
+)
 from evals.judges.pairs import unique_pictures
 from evals.judges.parse import UnreadableAnswerError, yes_or_no
-from evals.judges.vlm import PROMPT, read_prompt
+from evals.judges.vlm import PROMPT, read_prompt, scored_prompt
 from evals.models.openai import OFFICIAL_URL
 from evals.models.openai_settings import Settings, read_settings
 
@@ -28,9 +39,11 @@ BODY: Mapping[str, Any] = {"temperature": 0, "max_tokens": 16}
 """Fields of every request; `judge.args.body` adds to them, and null takes one out."""
 _ARGUMENTS = (
     "base_url", "key_variable", "body", "prompt", "workers", "requests_per_minute", "timeout_s", "max_retries",
-    "max_wait_s",
+    "max_wait_s", "price", "max_cost",
 )  # fmt: skip
-_OURS = ("messages", "stream", "n")
+_OURS = ("messages", "stream", "n", "logprobs", "top_logprobs")
+TOP = 20
+"""Likeliest first tokens that an endpoint is asked for; the protocol allows no more."""
 
 
 def create(spec: str, options: ModelOptions) -> EndpointJudge:
@@ -60,18 +73,25 @@ class _JudgeWords:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, UsageError | MissingRequirementError | EndpointError):
-            text = str(error).replace("model.args", "judge.args")
+            text = str(error).replace("model.args", "judge.args").replace("of one picture", "of one question")
             if text != str(error):
                 raise type(error)(text) from None
 
 
 class EndpointJudge:
-    """`evals.api.QuestionJudge` that asks an endpoint."""
+    """`evals.api.QuestionJudge`, `ProbabilityJudge` and `PaidJudge` that asks an endpoint."""
 
     def __init__(self, model: str, base_url: str, key: str | None, settings: Settings, prompt: str) -> None:
         self.model, self.base_url, self.settings, self.prompt = model, base_url, settings, prompt
         self._key = key
         self._endpoint: Endpoint | None = None
+        self._lock = threading.Lock()
+        self._tokens = {"prompt_tokens": 0, "completion_tokens": 0}
+        self._unanswered_before = self._retries_before = 0
+        self._budget = Budget(
+            f"openai-vlm:{model}", "question", settings.price, settings.max_cost, self._unanswered, "judge.args",
+            JudgeError,
+        )  # fmt: skip
         self._body = {k: v for k, v in {**BODY, **settings.body}.items() if v is not None}
         self.identity = Identity(
             name=f"openai-vlm:{model}",
@@ -80,8 +100,30 @@ class EndpointJudge:
             domain="photos",
             settings={"base_url": base_url, "prompt": prompt, "body": self._body},
             batch_size=8,
-            info={"weights": "behind an endpoint: unknown, and may change without notice"},
+            info={
+                "weights": "behind an endpoint: unknown, and may change without notice",
+                **({} if settings.price is None else {"price": settings.price}),
+            },
         )
+
+    def announce(self, num_pictures: int, num_questions: int) -> str:
+        """How many questions will be asked and what they cost. Raises UsageError when that is more than `max_cost`."""
+        line = f"{self.identity.name}: {num_questions:,} questions about {num_pictures:,} pictures to ask"
+        return self._budget.estimate(line, num_questions, "give --limit or --num-images")
+
+    def usage(self) -> dict[str, Any]:
+        """What this process asked for, for the manifest; tokens as far as the endpoint tells."""
+        endpoint = self._endpoint
+        return {
+            "questions": self._budget.asked,
+            "retries": self._retries_before + (endpoint.retries if endpoint else 0),
+            "unanswered": self._unanswered(),
+            **self._tokens,
+            "estimated_cost": self._budget.json(),
+        }
+
+    def _unanswered(self) -> int:
+        return self._unanswered_before + (self._endpoint.unanswered if self._endpoint else 0)
 
     def load(self) -> None:
         """Raises MissingRequirementError when nothing answers at the address."""
@@ -91,7 +133,14 @@ class EndpointJudge:
         self._endpoint = endpoint
 
     def close(self) -> None:
-        self._endpoint = None
+        self._let_go()
+
+    def _let_go(self) -> Endpoint | None:
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            self._unanswered_before += endpoint.unanswered
+            self._retries_before += endpoint.retries
+        return endpoint
 
     def accuracy(self) -> Mapping[str, Any]:
         """Nobody has measured it."""
@@ -102,39 +151,92 @@ class EndpointJudge:
 
         Raises: EndpointError when every further request would fail; those under way are given up.
         """
+        return self._each(images, questions, self._answer)
+
+    def probability(self, images: Sequence[Any], questions: Sequence[str], answer: str) -> Sequence[Any]:
+        """Probability that what the model says begins with ``answer``: of its likeliest 20 first tokens, those that
+        are this word. One that is not among them counts as 0, as its probability is below each of theirs."""
+        return self._each(images, questions, lambda url, question: self._probability(url, question, answer))
+
+    def _each(
+        self, images: Sequence[Any], questions: Sequence[str], read: Callable[[str, str], Any]
+    ) -> list[Any]:
         if self._endpoint is None:
             self.load()
         pictures, numbers = unique_pictures(images, questions)
         urls = [_data_url(picture) for picture in pictures]
         with ThreadPoolExecutor(self.settings.workers) as pool:
             asked = [
-                pool.submit(self._answer, urls[number], str(question))
+                pool.submit(read, urls[number], str(question))
                 for number, question in zip(numbers, questions, strict=True)
             ]
             try:
                 with _JudgeWords():
                     return [future.result() for future in asked]
             except BaseException:
-                endpoint, self._endpoint = self._endpoint, None
+                endpoint = self._let_go()
                 pool.shutdown(wait=False, cancel_futures=True)
                 if endpoint is not None:
                     endpoint.stop()
                 raise
 
     def _answer(self, url: str, question: str) -> Any:
-        endpoint = self._endpoint
-        assert endpoint is not None
-        content = [
-            {"type": "image_url", "image_url": {"url": url}},
-            {"type": "text", "text": self.prompt.replace("{question}", question)},
-        ]
-        body = {**self._body, "model": self.model, "messages": [{"role": "user", "content": content}]}
         try:
-            return yes_or_no(endpoint.clean(read_message(endpoint.post_json("chat/completions", body))))
+            endpoint, reply = self._ask(url, self.prompt.replace("{question}", question), self._body)
+            return yes_or_no(endpoint.clean(read_message(reply)))
         except EvalError:
             raise
         except (RequestError, UnreadableAnswerError) as error:
             return error
+
+    def _probability(self, url: str, question: str, answer: str) -> Any:
+        body = {**self._body, "logprobs": True, "top_logprobs": TOP}
+        if body.get("max_tokens") == BODY["max_tokens"]:
+            body["max_tokens"] = 1
+        try:
+            prompt = scored_prompt(self.prompt).replace("{question}", question)
+            return read_probability(self._ask(url, prompt, body)[1], answer)
+        except EvalError:
+            raise
+        except (RequestError, UnreadableAnswerError) as error:
+            return error
+
+    def _ask(self, url: str, prompt: str, body: Mapping[str, Any]) -> tuple[Endpoint, dict[str, Any]]:
+        endpoint = self._endpoint
+        if endpoint is None:
+            raise StoppedError("the run ended before the request was sent")
+        self._budget.take()
+        content = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": prompt},
+        ]
+        messages = [{"role": "user", "content": content}]
+        reply = endpoint.post_json("chat/completions", {**body, "model": self.model, "messages": messages})
+        used = reply.get("usage")
+        if isinstance(used, Mapping):
+            with self._lock:
+                for key in self._tokens:
+                    count = used.get(key)
+                    self._tokens[key] += count if type(count) is int else 0
+        return endpoint, reply
+
+
+def read_probability(reply: Mapping[str, Any], answer: str) -> float:
+    """Summed probability of the first tokens that are ``answer``, spaces around them aside.
+
+    Raises: UnreadableAnswerError where the reply holds no log-probabilities.
+    """
+    try:
+        top = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        found = [(str(one["token"]), float(one["logprob"])) for one in top]
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise UnreadableAnswerError(
+            "the endpoint's reply holds no log-probabilities (logprobs, top_logprobs): choose a model that gives them"
+        ) from None
+    total = sum(math.exp(logprob) for token, logprob in found if token.strip() == answer)
+    if not found or not 0 <= total <= 1 + 1e-3:
+        raise UnreadableAnswerError(f"the endpoint's log-probabilities make no probability (sum {total:g})")
+    return min(1.0, total)
 
 
 def read_message(reply: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.errors import InputError, UsageError
 from evals.io.digests import file_digest
+from evals.io.tensors import read_pickled_tensors
 from evals.judges.mask2former_weights import (
     NUM_CLASSES,
     OFFICIAL,
@@ -88,28 +89,9 @@ def convert_file(source: Path, out: Path) -> Converted:
 
 def read_checkpoint(source: Path) -> dict[str, Tensor]:
     """The tensors of a .pth file's `state_dict` (or of a bare state dict). Raises: InputError."""
-    import pickle
-
-    import numpy as np
-    import torch
-
     if not source.is_file():
         raise InputError(f"{source} does not exist: fetch {OFFICIAL_URL}")
-    # mmdet keeps notes on the training beside the tensors; numbers of NumPy among them do no harm.
-    allowed: list[Any] = [np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
-    allowed += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{source} is not a checkpoint of plain tensors ({reason}): fetch {OFFICIAL_URL} again"
-        ) from None
-    tensors = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    if not tensors or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise InputError(f"{source} holds no state dict of tensors: fetch {OFFICIAL_URL}")
-    return dict(tensors)
+    return read_pickled_tensors(source, ("state_dict",), f"fetch {OFFICIAL_URL}")
 
 
 def config_of(tensors: Mapping[str, Tensor], source: str = "the checkpoint") -> Any:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from evals.api import GenerationRequest, Identity, ModelOptions
-from evals.errors import EvalError, ModelError, UsageError
+from evals.errors import EvalError, UsageError
+from evals.http.budget import Budget
 from evals.http.endpoint import (
     Endpoint,
     RequestError,
@@ -57,7 +58,10 @@ class OpenAIModel:
         self._memory = Memory(settings.cache)
         self._endpoint: Endpoint | None = None
         self._lock = threading.Lock()
-        self._asked = self._made = self._remembered = self._rewritten = 0
+        self._made = self._remembered = self._rewritten = 0
+        self._budget = Budget(
+            f"openai:{model}", "picture", settings.price, settings.max_cost, self._unanswered
+        )
         self._unanswered_before = self._retries_before = 0
         size = settings.size
         self.identity = Identity(
@@ -100,17 +104,7 @@ class OpenAIModel:
         line = f"{self.identity.name}: {new:,} picture{'s' * (new != 1)} to ask for"
         if new < total:
             line += f", {total - new:,} of {total:,} were paid for before"
-        price, most = self.settings.price, self.settings.max_cost
-        if price is None:
-            return f"{line}; model.args.price=P, the price of one, gives an estimate"
-        cost = new * price
-        line += f"; about {cost:,.2f} at {price:g} each"
-        if most is not None and self._spent() + cost > most + 1e-9:
-            already = f" beside the {self._spent():,.2f} already spent" if self._asked else ""
-            raise UsageError(
-                f"{line}{already}, more than model.args.max_cost = {most:g}: raise it, or give --limit or --num-images"
-            )
-        return line
+        return self._budget.estimate(line, new, "give --limit or --num-images")
 
     def load(self) -> None:
         """Check that the endpoint answers and pictures can be kept. Raises MissingRequirementError, StoreError."""
@@ -174,7 +168,7 @@ class OpenAIModel:
         endpoint = self._endpoint
         if endpoint is None:
             raise StoppedError("the run ended before the request was sent")
-        self._check_budget()
+        self._budget.take()
         answer = read_answer(endpoint.post_json("images/generations", self._body(request)), endpoint)
         picture = read_picture_bytes(answer.data, self.settings.size)
         path = self._memory.keep(
@@ -221,32 +215,20 @@ class OpenAIModel:
 
     # -- money --------------------------------------------------------------------------------
 
-    def _spent(self) -> float:
-        """What was asked for, and what was asked again because no whole answer came, at the price given."""
-        unanswered = self._unanswered_before + (self._endpoint.unanswered if self._endpoint else 0)
-        return (self._asked + unanswered) * (self.settings.price or 0.0)
-
-    def _check_budget(self) -> None:
-        price, most = self.settings.price, self.settings.max_cost
-        with self._lock:
-            if price is not None and most is not None and self._spent() + price > most + 1e-9:
-                raise ModelError(
-                    f"{self.identity.name}: {self._spent():,.2f} is spent, and one more picture would pass "
-                    f"model.args.max_cost = {most:g}: raise it and run the same command again; what was made is kept"
-                )
-            self._asked += 1
+    def _unanswered(self) -> int:
+        return self._unanswered_before + (self._endpoint.unanswered if self._endpoint else 0)
 
     def usage(self) -> dict[str, Any]:
         """What this process asked for, for the manifest."""
         endpoint = self._endpoint
         return {
             "pictures": self._made,
-            "requests": self._asked,
+            "requests": self._budget.asked,
             "paid_before": self._remembered,
             "retries": self._retries_before + (endpoint.retries if endpoint else 0),
-            "unanswered": self._unanswered_before + (endpoint.unanswered if endpoint else 0),
+            "unanswered": self._unanswered(),
             "rewritten_prompts": self._rewritten,
-            "estimated_cost": None if self.settings.price is None else round(self._spent(), 6),
+            "estimated_cost": self._budget.json(),
         }
 
     def observations(self) -> Sequence[str]:

@@ -13,28 +13,17 @@ Version 1.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from evals.api import Metric, Sample, Score, ScoreItem, TaskKind
-from evals.errors import MissingRequirementError
-
-if TYPE_CHECKING:
-    from tasks.generation.fid_data import FidData
-
-DATA_VARIABLE = "BLIP3O_EVAL_DATA"
+from evals.api import Metric, Score, ScoreItem
+from tasks.generation.caption_task import CaptionTask
 
 
-class ClipScoreTask:
+class ClipScoreTask(CaptionTask):
     """The task; see the module's card."""
 
     name = "clipscore"
-    version = "1"
-    kind: TaskKind = "generation"
-    num_images = 1
     judges: Mapping[str, str] = {"photos": "clip"}
     judge_methods = ("similarity",)
     card: Mapping[str, str] = {
@@ -45,34 +34,6 @@ class ClipScoreTask:
         "scorer": "max(100 * cosine, 0), as torchmetrics; the encoder is part of the metric's name",
         "worth": "Blind to counts, positions and attribute binding; long prompts are cut at 77 tokens.",
     }
-
-    def __init__(self, data: str | Path | None = None) -> None:
-        self._given = data
-
-    @cached_property
-    def _data(self) -> FidData:
-        from tasks.generation.fid_data import read
-
-        root = os.environ.get(DATA_VARIABLE)
-        place = self._given or (root and Path(root) / self.name)
-        if not place:
-            raise MissingRequirementError(
-                "task 'clipscore' needs prompts: give --data DIR with captions.jsonl (docs/fid.md), or put it into "
-                f"{DATA_VARIABLE}/clipscore"
-            )
-        return read(Path(place).expanduser(), with_reference=False)
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        if self._given is None and not os.environ.get(DATA_VARIABLE):
-            return ("all",)
-        return self._data.groups
-
-    def samples(self) -> Sequence[Sample]:
-        return self._data.samples
-
-    def digest(self) -> str:
-        return self._data.digest()
 
     def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
         """Value: the score / 100. Details: the cosine, the encoder, and whether the prompt was cut."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from evals.api import ModelOptions, QuestionJudge
+from evals.api import ModelOptions, ProbabilityJudge, QuestionJudge
 from evals.errors import JudgeError, MissingRequirementError, UsageError
 from evals.judges import blip_vqa
 from evals.judges.blip_vqa import create
@@ -90,6 +90,30 @@ def test_an_answer_does_not_depend_on_what_is_asked_beside_it(judge, monkeypatch
     assert judge.ask(images, questions) == together
 
 
+def test_probabilities_are_the_decoders_own(judge, folder: Path) -> None:
+    """One question, one token at a time through the library's text decoder, against the judge's batch."""
+    from transformers import AutoTokenizer, BlipForQuestionAnswering, BlipImageProcessorPil
+
+    model = BlipForQuestionAnswering.from_pretrained(folder).eval()
+    tokenizer, processor = AutoTokenizer.from_pretrained(folder), BlipImageProcessorPil.from_pretrained(folder)
+    pairs = [(image, question) for image in pictures(3) for question in QUESTIONS]
+    for answer, words in (("Yes", ["yes"]), ("very large dog", ["very", "large", "dog"])):
+        found = judge.probability([i for i, _ in pairs], [q for _, q in pairs], answer)
+        for (image, question), one in zip(pairs, found, strict=True):
+            with torch.no_grad():
+                seen = model.vision_model(processor(image, return_tensors="pt").pixel_values)[0]
+                asked = model.text_encoder(
+                    **tokenizer(question, return_tensors="pt"), encoder_hidden_states=seen
+                ).last_hidden_state
+                ids, expected = [model.decoder_start_token_id], 1.0
+                for word in words:
+                    logits = model.text_decoder(torch.tensor([ids]), encoder_hidden_states=asked).logits
+                    ids.append(WORDS.index(word))
+                    expected *= float(logits[0, -1].softmax(-1)[ids[-1]])
+            assert one == pytest.approx(expected, rel=1e-4)
+        assert max(found) > 1.5 * min(found)
+
+
 def test_each_picture_passes_the_vision_tower_once(judge, monkeypatch) -> None:
     seen = []
     tower = judge._model.vision_model.forward
@@ -105,7 +129,8 @@ def test_each_picture_passes_the_vision_tower_once(judge, monkeypatch) -> None:
 def test_it_is_a_judge_whose_settings_are_part_of_what_it_is(folder: Path) -> None:
     plain = create(str(folder), ModelOptions())
     greedy = create(str(folder), ModelOptions(extra={"num_beams": 1}))
-    assert isinstance(plain, QuestionJudge) and plain.identity.domain == "photos"
+    assert isinstance(plain, QuestionJudge) and isinstance(plain, ProbabilityJudge)
+    assert plain.identity.domain == "photos"
     assert plain.identity.name == f"blip-vqa:{folder.name}" and len(plain.identity.digest) == 64
     assert plain.identity.settings["num_beams"] == 3 and greedy.identity.settings["num_beams"] == 1
 

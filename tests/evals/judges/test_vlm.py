@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 from PIL import Image
 
 import evals
-from evals.api import AnswerRequest, Identity, ModelOptions, QuestionJudge
+from evals.api import AnswerRequest, Identity, ModelOptions, ProbabilityJudge, QuestionJudge
 from evals.errors import UnknownNameError, UsageError
 from evals.judges.parse import UnreadableAnswerError, yes_or_no
-from evals.judges.vlm import PROMPT, VlmJudge, create
+from evals.judges.vlm import PROMPT, ScoringVlmJudge, VlmJudge, create
 from evals.models.dummy import DummyModel
 
 
@@ -119,3 +120,27 @@ def test_nano_can_be_asked_about_its_own_world(tmp_path: Path) -> None:
     judge.load()
     answers = judge.ask([Image.new("RGB", (64, 64), (244, 234, 208))] * 2, ["Is there a cat in the picture?"] * 2)
     assert answers[0] == answers[1] and answers[0] in ("yes", "no")
+
+
+class Likely(Fake):
+    """Also says how likely its answers are."""
+
+    def log_likelihoods(self, requests: Sequence[AnswerRequest], continuations: Sequence[str]) -> Sequence[Any]:
+        self.asked += requests
+        self.sizes.append(len(requests))
+        known = {"Yes": -0.5, "No": -2.0}
+        pairs = zip(requests, continuations, strict=True)
+        return [RuntimeError("lost") if "dog" in r.prompt else known[c] for r, c in pairs]
+
+
+def test_probabilities_of_models_that_give_them() -> None:
+    fake = Likely()
+    judge = ScoringVlmJudge(fake, "fake")
+    assert isinstance(judge, ProbabilityJudge) and not isinstance(VlmJudge(Fake(), "fake"), ProbabilityJudge)
+    picture = Image.new("RGB", (8, 8))
+    found = judge.probability([picture] * 5, ["Is it a cat?"] * 4 + ["Is it a dog?"], "Yes")
+    assert found[:4] == pytest.approx([math.exp(-0.5)] * 4) and isinstance(found[4], RuntimeError)
+    assert fake.sizes == [4, 1] and fake.asked[0].prompt == "Is it a cat?"
+    own = ScoringVlmJudge(fake, "fake", "Look. {question}")
+    own.probability([picture], ["Is it a cat?"], "No")
+    assert fake.asked[-1].prompt == "Look. Is it a cat?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from evals.api import ModelOptions, QuestionJudge
-from evals.errors import MissingRequirementError, UsageError
+from evals.api import ModelOptions, PaidJudge, ProbabilityJudge, QuestionJudge
+from evals.errors import JudgeError, MissingRequirementError, UsageError
 from evals.http.endpoint import EndpointError, RequestError
 from evals.judges.parse import UnreadableAnswerError
 from evals.judges.vlm_endpoint import create, read_message
@@ -138,6 +139,50 @@ def test_a_refused_key_ends_the_run_and_is_not_shown(server: Server) -> None:
     assert KEY not in str(error.value)
 
 
+def likely(**top: float) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """A reply whose first token has these probabilities; _ in a name stands for a space."""
+    found = [{"token": name.replace("_", " "), "logprob": math.log(p)} for name, p in top.items()]
+    first = {"token": found[0]["token"], "logprob": found[0]["logprob"], "top_logprobs": found}
+    choice = {**message("Yes")["choices"][0], "logprobs": {"content": [first]}}
+    return 200, {"choices": [choice], "usage": {"prompt_tokens": 90, "completion_tokens": 1}}, {}
+
+
+def test_probabilities_are_summed_over_the_spellings_of_the_word(server: Server) -> None:
+    server.script = [likely(Yes=0.5, _Yes=0.125, yes=0.2, No=0.1), likely(No=0.9, yes=0.05)]
+    asked = judge(workers=1)
+    assert isinstance(asked, ProbabilityJudge)
+    question = 'Does this figure show "a cat"? Please answer yes or no.'
+    assert asked.probability([RED, BLUE], [question] * 2, "Yes") == pytest.approx([0.625, 0.0])
+    sent = server.bodies[0]
+    assert sent["logprobs"] is True and sent["top_logprobs"] == 20 and sent["max_tokens"] == 1
+    assert sent["messages"][0]["content"][1]["text"] == question  # it says itself how it wants to be answered
+    assert asked.usage() == {
+        "questions": 2, "retries": 0, "unanswered": 0, "prompt_tokens": 180, "completion_tokens": 2,
+        "estimated_cost": None,
+    }  # fmt: skip
+
+
+def test_replies_without_log_probabilities_say_so(server: Server) -> None:
+    server.script = [(200, message("Yes"), {}), likely(Yes=0.9, _Yes=0.9)]
+    for one in judge(workers=1).probability([RED, RED], ["red?"] * 2, "Yes"):
+        assert isinstance(one, UnreadableAnswerError)
+        assert "no log-probabilities" in str(one) or "make no probability (sum 1.8)" in str(one)
+
+
+def test_what_questions_cost_is_said_first_and_never_passed(server: Server) -> None:
+    asked = judge(price=0.5, max_cost=2.0, workers=1)
+    assert isinstance(asked, PaidJudge)
+    assert asked.announce(2, 4) == (
+        "openai-vlm:some-vlm: 4 questions about 2 pictures to ask; about 2.00 at 0.5 each"
+    )
+    with pytest.raises(UsageError, match=r"about 2.50 at 0.5 each, more than judge\.args\.max_cost = 2: raise it, or"):
+        asked.announce(2, 5)
+    assert "judge.args.price=P" in judge().announce(1, 1)
+    with pytest.raises(JudgeError, match="2.00 is spent, and one more question would pass judge.args.max_cost = 2"):
+        asked.ask([RED] * 5, ["Is it red?"] * 5)
+    assert len(server.bodies) == 4 and asked.usage()["estimated_cost"] == 2.0
+
+
 def test_replies_without_a_text_say_why() -> None:
     assert read_message(message([{"type": "text", "text": "ye"}, {"type": "text", "text": "s"}])) == "yes"
     for reply, reason in (
@@ -156,7 +201,8 @@ def test_settings_are_checked_and_named_as_the_judges(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     for extra, text in (
         ({"works": 2}, "unknown key 'judge.args.works'"),
-        ({"price": 0.1}, "unknown key 'judge.args.price'"),
+        ({"max_cost": 1}, "judge.args.max_cost needs judge.args.price, the price of one question"),
+        ({"body": {"logprobs": False}}, "judge.args.body.logprobs is not allowed"),
         ({"workers": 0}, "judge.args.workers = 0"),
         ({"body": {"messages": []}}, "judge.args.body.messages is not allowed"),
         ({"api_key": "sk-1"}, "keys come from the environment only"),
