@@ -2,7 +2,7 @@
 
 How seeds are pooled (``evals.stats.seeds``): the value is the plain mean of the seeds' values. Its interval knows two
 sources of chance, the prompts (the same for every seed, so they are clusters across seeds) and the trainings, and adds
-their variances. A difference from the baseline is taken output by output within each seed that both have, and pooled
+their margins. A difference from the baseline is taken output by output within each seed that both have, and pooled
 the same way. With a single seed an interval covers the prompts alone, which the row says. Figures that are no means
 over samples (FID, KID) have one number per seed and Student's t over them. Holm's correction covers all p-values.
 """
@@ -24,7 +24,7 @@ from evals.io.files import write_atomically
 from evals.results import RunData, load
 from evals.stats.seeds import SeedScores, SeedsEstimate, of_values, over_seeds
 from evals.sweeps.api import Compute
-from evals.sweeps.folder import FINAL, TABLE, Figure, PointResult, SweepFolder
+from evals.sweeps.folder import FINAL, TABLE, Figure, Point, PointResult, State, SweepFolder
 
 if TYPE_CHECKING:
     import pandas
@@ -88,6 +88,8 @@ class SweepTable:
     rows: tuple[Row, ...]
     is_test_double: bool
     notes: tuple[str, ...]
+    terms: Mapping[tuple[str, str], Terms] = field(default_factory=dict, repr=False)
+    """(point, metric) -> what the figure averages, output by output, where the metric says so."""
 
     def of(self, metric: str) -> list[Row]:
         """The rows of one metric, a cell each."""
@@ -165,17 +167,27 @@ class _Scored:
 class _Builder:
     def __init__(self, folder: SweepFolder, only: Sequence[str]) -> None:
         self.folder, self.sweep = folder, folder.sweep()
-        self.points = {i: folder.point(i) for i in folder.point_ids()}
-        self.states = {i: folder.state(i) for i in self.points}
-        self.results: dict[str, PointResult] = {}
-        for i, state in self.states.items():
-            result = folder.result(i)
-            if state.status == "done" and result is not None:
-                self.results[i] = result
-        self.metrics = tuple(self._chosen(only))
         self.notes: list[str] = []
+        self.points: dict[str, Point] = {}
+        self.states: dict[str, State] = {}
+        self.results: dict[str, PointResult] = {}
+        for i in folder.point_ids():
+            self._open(i)
+        self.metrics = tuple(self._chosen(only))
         self._runs: dict[tuple[str, str], tuple[RunData, Sequence[ScoreRow], Mapping[str, Metric]]] = {}
         self._scored: dict[tuple[str, str], _Scored] = {}
+
+    def _open(self, point: str) -> None:
+        """Read a point; one whose files are damaged or half written counts as missing, and a note says so."""
+        self.states[point] = self.folder.state(point)
+        try:
+            self.points[point] = self.folder.point(point)
+            result = self.folder.result(point)
+        except (EvalError, KeyError, TypeError) as error:
+            self.notes.append(f"{point}: {' '.join(str(error).split())}")
+            return
+        if self.states[point].status == "done" and result is not None:
+            self.results[point] = result
 
     def _chosen(self, only: Sequence[str]) -> list[str]:
         known = list(dict.fromkeys(name for r in self.results.values() for name in r.metrics))
@@ -192,10 +204,10 @@ class _Builder:
         tested = [row.p_value for row in rows if row.p_value is not None]
         adjusted = iter(stats.holm(tested))
         rows = [row if row.p_value is None else replace(row, p_holm=next(adjusted)) for row in rows]
-        missing = [i for i in self.points if i not in self.results]
+        missing = [i for i in self.states if i not in self.results]
         if missing:
             failed = sum(self.states[i].status == "failed" for i in missing)
-            text = f"{len(missing)} of {len(self.points)} points are missing here"
+            text = f"{len(missing)} of {len(self.states)} points are missing here"
             self.notes.append(text + (f", {failed} of them failed" if failed else ""))
         if len(self.sweep["left_out"]):
             self.notes.append(f"{len(self.sweep['left_out'])} combinations cannot be and were left out")
@@ -204,6 +216,7 @@ class _Builder:
         return SweepTable(
             self.folder, self.sweep["name"], self.sweep["baseline"], self.metrics, tuple(cells), tuple(rows),
             any(r.is_test_double for r in self.results.values()), tuple(dict.fromkeys(self.notes)),
+            {key: scored.terms for key, scored in self._scored.items() if scored.terms is not None},
         )  # fmt: skip
 
     def _cell(self, cell: str, ids: Sequence[str]) -> Cell:
@@ -214,7 +227,7 @@ class _Builder:
             if self.states[i].status == "failed"
         }
         found = Cell(
-            cell, self.points[ids[0]].values, tuple(ids), tuple(self.points[i].seed for i in done), failed
+            cell, self._values_of(ids), tuple(ids), tuple(self.points[i].seed for i in done), failed
         )
         if not done:
             return found
@@ -226,6 +239,9 @@ class _Builder:
             parameters=round(sum(r.parameters for r in results) / len(results)),
             evaluation_seconds=round(sum(r.evaluation_seconds for r in results) / len(results), 2),
         )
+
+    def _values_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
+        return next((self.points[i].values for i in ids if i in self.points), {})
 
     # -- a row --------------------------------------------------------------------------------
 
