@@ -44,7 +44,7 @@ class _Turn:
 class Dialogues:
     """Conversations of one split: (text batch, picture batch or None) per step.
 
-    The text batch holds every conversation with its learned answers (``UnderstandingStage``); the picture batch those
+    The text batch holds every conversation with its learned answers; the picture batch those
     that end in a picture (``GenerationStage`` through ``edit_data.condition_of``).
     Args: max_questions: between two pictures. draw_first: share that begins with a drawn, not a shown, picture.
     """

@@ -26,8 +26,10 @@ from blip3o.stickers.questions import questions
 from blip3o.storage import load_strict, read_tensors, save_module
 from blip3o.train.autoencoder import AutoencoderStage, build_vae, standardise
 from blip3o.train.checkpoint import save_tensors
+from blip3o.train.dialogue_data import Dialogues
 from blip3o.train.distributed import Processes
-from blip3o.train.feature_cache import CachedFeatures, FeatureBatch, cache_key, write_shard
+from blip3o.train.edit_data import EditPairs
+from blip3o.train.feature_cache import CachedFeatures, cache_key, write_shard
 from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
 from blip3o.train.loop import LoopConfig, TrainStage, fit
 from blip3o.train.nano_config import (
@@ -45,14 +47,17 @@ from blip3o.train.nano_parts import (
     model_config,
     open_gates,
     patches_for,
+    scale_picture_tokens,
     start_queries,
 )
 from blip3o.train.nano_recipe import NanoRecipe
+from blip3o.train.packed_chats import PackedUnderstandingStage
+from blip3o.train.packed_data import PackedConversations
+from blip3o.train.picture_mix import PictureMix, condition_of_mix
 from blip3o.train.stages import (
     ClipStage,
     DecoderStage,
     GenerationStage,
-    UnderstandingStage,
     VisionStage,
     freeze,
 )
@@ -62,7 +67,6 @@ from blip3o.train.world_data import (
     IMAGINE,
     PROMPTS,
     CellLabels,
-    Conversations,
     Scenes,
     question_text,
 )
@@ -204,27 +208,24 @@ class NanoTrainer:
         return tower
 
     def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
-        """The whole backbone on pictures and text together; what it knows of text conditions generation."""
+        """The language side on pictures and text; what it knows of text conditions generation."""
         backbone = self._backbone()
         if self._load("understanding", {"backbone": backbone}):
             return backbone
         backbone.model.visual.load_state_dict(self.vision().state_dict())
-        recipe = self.recipe
-        chats = Conversations(
+        scale_picture_tokens(backbone, Scenes("train", self.world, 64, first=5_500_000)(0).pixels)
+        chats = PackedConversations(
             "train",
             self.world,
             self.tokenizer(),
-            recipe.understanding_batch,
-            n_image_tokens=IMAGE_TOKENS,
-            text_batch_size=recipe.understanding_texts,
-            edit_batch_size=recipe.understanding_edits,
+            IMAGE_TOKENS,
             first=6_000_000,
+            **self.recipe.understanding_rows,
         )
         if self._can_compile():
             for layer in backbone.model.language_model.layers:
                 layer.compile(dynamic=True)
-        stage = UnderstandingStage(backbone, chats, patches_for(backbone), text_weight=1.0)
-        self._fit(stage)
+        self._fit(PackedUnderstandingStage(backbone, chats, patches_for(backbone)))
         self._finish("understanding", {"backbone": backbone})
         return backbone
 
@@ -285,26 +286,40 @@ class NanoTrainer:
         learned = {"queries": model.queries, "dit": model.dit}
         if self._load("generation", learned):
             return model
-        tokenizer = self.tokenizer()
-        batches = CachedFeatures(
+        tokenizer, recipe, target = self.tokenizer(), self.recipe, self.target().eval()
+        captions = CachedFeatures(
             self.folder / "cache",
             self._cache_key(),
             "train",
             self.world,
-            self.recipe.generation_batch,
-            self.recipe.generation.seed,
-            self.recipe.cache_shards,
+            recipe.generation_batch,
+            recipe.generation.seed,
+            recipe.cache_shards,
         )
-
-        def condition_of(batch: FeatureBatch) -> Tensor:
-            texts = [PROMPTS.generation(caption) for caption in batch.captions]
-            ids = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
-            ids = ids.to(batch.features.device)
-            return model.encode_condition(ids["input_ids"], ids["attention_mask"])
-
+        edits = EditPairs(
+            "train",
+            self.world,
+            tokenizer,
+            recipe.generation_edits,
+            IMAGE_TOKENS,
+            first=50_000_000,
+            repeat_share=recipe.reconstruct_share,
+            features_of=target,
+        )
+        dialogues = Dialogues(
+            "train",
+            self.world,
+            tokenizer,
+            recipe.generation_dialogues,
+            IMAGE_TOKENS,
+            first=60_000_000,
+            features_of=target,
+        )
+        batches = PictureMix(captions, edits, dialogues)
+        condition_of = condition_of_mix(model, tokenizer, patches_for(model.backbone.vlm))
         if self._can_compile():
-            model.dit.compile(dynamic=False)
-        stage = GenerationStage(model, batches, condition_of, self.recipe.generation_draws)
+            model.dit.compile(dynamic=True)  # how many dialogues end in a picture varies
+        stage = GenerationStage(model, batches, condition_of, recipe.generation_draws)
         self._fit(stage)
         self._finish("generation", learned)
         return model
@@ -318,6 +333,7 @@ class NanoTrainer:
             batch_size=32,
             prompts=PROMPTS.to_dict(),
             understanding=asdict(Understanding(size_px=self.world.size_px, mean=half, std=half)),
+            modes=("ask", "generate", "reconstruct", "edit", "chat"),
         )
         return Blip3oPipeline(self.generation(), self.tokenizer(), self.decoder(), card)
 

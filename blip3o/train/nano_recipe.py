@@ -36,18 +36,25 @@ class NanoRecipe:
     feature_noise: float = 0.25
     vision: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=700, lr=2e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=9
+            steps=1500, lr=2e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.99, seed=9
         )
     )
     vision_batch: int = 64
     understanding: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=2000, lr=1.2e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=11
+            steps=3000, lr=1e-3, warmup_steps=100, weight_decay=0.01, ema_decay=0.995, seed=11
         )
     )
-    understanding_batch: int = 32
-    understanding_edits: int = 16
-    understanding_texts: int = 32
+    understanding_rows: dict[str, int] = field(
+        default_factory=lambda: {
+            "scenes": 16,
+            "edits": 8,
+            "texts": 8,
+            "imagined": 8,
+            "quartets": 2,
+            "dialogues": 4,
+        }
+    )
     autoencoder: LoopConfig = LOOP
     autoencoder_batch: int = 16
     generation: LoopConfig = field(
@@ -55,7 +62,10 @@ class NanoRecipe:
             steps=30000, lr=1e-3, warmup_steps=100, ema_decay=0.999, seed=4
         )
     )
-    generation_batch: int = 48
+    generation_batch: int = 40
+    generation_edits: int = 14
+    generation_dialogues: int = 6
+    reconstruct_share: float = 0.15  # of the edits: the picture as it was shown
     generation_draws: int = 3
     cache_shards: int = 12
     compile: bool = True

@@ -9,13 +9,13 @@ learnable: with eight questions one after the other per picture, 900 steps staye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 Piece = tuple[str, bool]  # text, and whether its tokens are learned
@@ -131,3 +131,48 @@ def packed_loss(
     if first.any():
         numbers["answer_accuracy"] = right[first].mean().item()
     return (losses * weights).sum() / weights.sum(), numbers
+
+
+class PackedUnderstandingStage:
+    """The backbone on packed conversations: next-token losses of the parts of a batch, each times its weight.
+
+    ``freeze_tower`` keeps the vision tower as it is: taught by a :class:`~blip3o.train.stages.VisionStage`, it names
+    objects already, and steps cost half.
+    """
+
+    name = "understanding"
+    PARTS = ("seen", "told", "several")
+    WEIGHTS = (1.0, 0.5, 0.25)
+
+    def __init__(
+        self,
+        backbone: Any,
+        batches: Callable[[int], Sequence[PackedBatch | None]],
+        patches_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+        *,
+        freeze_tower: bool = True,
+    ) -> None:
+        self.modules: Mapping[str, nn.Module] = {"backbone": backbone}
+        self.backbone, self.batch, self.patches_of = backbone, batches, patches_of
+        if freeze_tower:
+            backbone.model.visual.requires_grad_(False)
+
+    def loss(
+        self, batch: Sequence[PackedBatch | None], generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        terms, numbers = {}, {}
+        for name, weight, part in zip(self.PARTS, self.WEIGHTS, batch, strict=True):
+            if part is None:
+                continue
+            loss, own = packed_loss(self.backbone, part, self.patches_of)
+            terms[name], numbers[name] = weight * loss, loss.item()
+            numbers |= {f"{name}_{key}": value for key, value in own.items()}
+        return terms, numbers
+
+    def counts(self, batch: Sequence[PackedBatch | None]) -> dict[str, float]:
+        """What each term is a mean over: the weights of the learned tokens."""
+        return {
+            name: part.weights[:, 1:].sum().item()
+            for name, part in zip(self.PARTS, batch, strict=True)
+            if part is not None
+        }

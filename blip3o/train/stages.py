@@ -17,14 +17,14 @@ every comparison of targets has to say so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.train.world_data import CellBatch, CellLabels, PictureBatch, TextBatch
+from blip3o.train.world_data import CellBatch, CellLabels, PictureBatch
 
 if TYPE_CHECKING:
     from blip3o.decoder import FlowPixelDecoder
@@ -150,64 +150,6 @@ class DecoderStage:
         noise = strength * torch.randn(features.shape, generator=generator)
         features = features + noise.to(features)
         return self.decoder.loss(batch.pixels, features, generator=generator), {}
-
-
-class UnderstandingStage:
-    """Next-token prediction of answers about pictures, of scenes after an edit, and of dense captions from short ones
-    (text alone)."""
-
-    name = "understanding"
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        batches: Callable[[int], tuple[TextBatch, TextBatch | None]],
-        patches_of: Callable[[Tensor], tuple[Tensor, Tensor]],
-        text_weight: float,
-    ) -> None:
-        self.modules: Mapping[str, nn.Module] = {"backbone": backbone}
-        self.backbone, self.batch, self.patches_of, self.text_weight = (
-            backbone,
-            batches,
-            patches_of,
-            text_weight,
-        )
-
-    def loss(
-        self, batch: tuple[TextBatch, TextBatch | None], generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        seen, told = batch
-        loss, accuracy = self._next_token(seen)
-        terms = {"image_text": loss}
-        numbers = {"image_text": loss.item(), "token_accuracy": accuracy}
-        if told is not None:
-            loss, _ = self._next_token(told)
-            terms["text"], numbers["text"] = self.text_weight * loss, loss.item()
-        return terms, numbers
-
-    def counts(self, batch: tuple[TextBatch, TextBatch | None]) -> dict[str, float]:
-        """Tokens to predict in each of the two parts."""
-        return {
-            name: float((part.labels[:, 1:] != -100).sum())
-            for name, part in zip(("image_text", "text"), batch, strict=True)
-            if part is not None
-        }
-
-    def _next_token(self, batch: TextBatch) -> tuple[Tensor, float]:
-        inputs: dict[str, Any] = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-        }
-        if batch.pixels is not None:
-            inputs["pixel_values"], inputs["image_grid_thw"] = self.patches_of(batch.pixels)
-            inputs["mm_token_type_ids"] = (
-                batch.input_ids == self.backbone.config.image_token_id
-            ).int()
-        hidden = self.backbone.model(**inputs).last_hidden_state[:, :-1]
-        wanted = batch.labels[:, 1:]
-        logits = self.backbone.lm_head(hidden[wanted != -100]).float()
-        labels = wanted[wanted != -100]
-        return F.cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean().item()
 
 
 class VisionStage:

@@ -13,8 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from blip3o.prompts import SYSTEM, Prompts
 from blip3o.stickers import CLASSES, COLORS, Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt, short_caption
-from blip3o.stickers.edits import make_edit
-from blip3o.stickers.questions import Question, questions
+from blip3o.stickers.questions import Question
 
 
 @dataclass
@@ -124,74 +123,6 @@ def question_text(question: Question) -> str:
         f"{letter}. {choice}" for letter, choice in zip("ABCD", question.choices, strict=False)
     ]
     return "\n".join([question.question, *options])
-
-
-class Conversations:
-    """Understanding data: pictures with a description or with questions, pictures with an edit instruction, and text
-    alone.
-
-    A description never stands in front of questions, where it would answer them without a look at the picture. An
-    instruction is answered by the dense caption of the edited scene, a short prompt by that of its scene: so the
-    language side learns which colour and which place belong to which object, the knowledge that image generation
-    and editing draw on later.
-    """
-
-    def __init__(
-        self,
-        split: str,
-        config: SceneConfig,
-        tokenizer: PreTrainedTokenizerBase,
-        batch_size: int,
-        n_image_tokens: int,
-        text_batch_size: int,
-        edit_batch_size: int = 0,
-        first: int = 0,
-        max_questions: int = 6,
-        description_share: float = 0.25,
-    ) -> None:
-        self.split, self.config, self.tokenizer = split, config, tokenizer
-        self.batch_size, self.text_batch_size = batch_size, text_batch_size
-        self.edit_batch_size = edit_batch_size
-        self.n_image_tokens, self.first, self.max_questions = n_image_tokens, first, max_questions
-        self.description_share = description_share
-
-    def __call__(self, step: int) -> tuple[TextBatch, TextBatch | None]:
-        total = self.batch_size + self.text_batch_size
-        start = self.first + step * total
-        scenes = [make_scene(self.split, start + i, self.config) for i in range(total)]
-        rng = np.random.default_rng([step, 29])
-        seen, told = scenes[: self.batch_size], scenes[self.batch_size :]
-        turns = [self._turns(scene, rng) for scene in seen]
-        first_edit = self.first + step * self.edit_batch_size
-        edits = [
-            make_edit(self.split, first_edit + i, self.config) for i in range(self.edit_batch_size)
-        ]
-        # the line break stands between a picture and its instruction wherever a model is asked to edit
-        turns += [[("\n" + edit.instruction, long_caption(edit.target))] for edit in edits]
-        chats = [chat_pieces(chat, self.n_image_tokens) for chat in turns]
-        wordings = [caption_of(scene, float(rng.random()) * 0.75) for scene in told]
-        text_chats = [
-            chat_pieces([(IMAGINE + wording, long_caption(scene))], 0)
-            for wording, scene in zip(wordings, told, strict=True)
-        ]
-        shown = [*seen, *(edit.source for edit in edits)]
-        ids = [f"{self.split}/{start + i}" for i in range(total)]
-        batch = TextBatch(
-            ids[: self.batch_size]
-            + [f"{self.split}/edit/{first_edit + i}" for i in range(self.edit_batch_size)],
-            *tokenize_chats(self.tokenizer, chats),
-            pixels=to_pixels([render(scene).image for scene in shown]),
-        )
-        if not text_chats:
-            return batch, None
-        return batch, TextBatch(ids[self.batch_size :], *tokenize_chats(self.tokenizer, text_chats))
-
-    def _turns(self, scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
-        if rng.random() < self.description_share:
-            return [(DESCRIBE, long_caption(scene))]
-        asked = questions(scene, int(rng.integers(2**31)))
-        order = rng.permutation(len(asked))[: self.max_questions]
-        return [(question_text(asked[k]), asked[k].answer) for k in order]
 
 
 @dataclass

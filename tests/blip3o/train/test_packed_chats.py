@@ -5,6 +5,9 @@ import torch
 
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.stickers import SceneConfig, make_scene, render
+from blip3o.stickers.captions import long_caption
+from blip3o.stickers.edits import make_edit
+from blip3o.train.nano_parts import scale_picture_tokens
 from blip3o.train.packed_chats import PackedBatch, PackedRow, pack, packed_loss, packed_states
 from blip3o.train.packed_data import USER, PackedConversations, answered
 from blip3o.train.world_data import to_pixels
@@ -108,3 +111,36 @@ def test_sticker_conversations_are_a_function_of_the_step(nano):
     # no answer is learned before its question: every learned run follows the assistant's header
     text = tokenizer.decode(one[0].input_ids[0][one[0].labels[0] != -100])
     assert text.count("<|im_end|>") == int(one[0].segments[0].max())
+
+
+def test_an_edit_is_answered_by_the_caption_of_the_edited_scene(nano):
+    tokenizer, _, _ = nano
+    rows = dict(scenes=0, texts=1, imagined=0, quartets=0, dialogues=0)
+    world = SceneConfig.level("easy")
+    batch = PackedConversations("train", world, tokenizer, 16, edits=3, first=6, **rows)(0)[0]
+    for row, index in enumerate((6, 7, 8)):
+        edit = make_edit("train", index, world)
+        mine = batch.segments[row] == 1
+        asked = tokenizer.decode(batch.input_ids[row][mine])
+        learned = tokenizer.decode(batch.labels[row][mine & (batch.labels[row] != -100)])
+        assert learned == f"{long_caption(edit.target)}<|im_end|>"
+        assert asked.startswith(f"\n{edit.instruction}<|im_end|>")
+        assert torch.equal(batch.pixels[row], to_pixels([render(edit.source).image])[0])
+
+
+def test_picture_tokens_are_brought_to_the_scale_of_words(nano):
+    _, backbone, patches = nano
+    pixels = to_pixels([render(scene(i)).image for i in range(8)])
+
+    def tokens():
+        rows, grid = patches(pixels)
+        found = backbone.model.visual(rows, grid_thw=grid).pooler_output
+        return found if isinstance(found, torch.Tensor) else torch.cat(list(found))
+
+    with torch.no_grad():
+        before = tokens()
+        scale_picture_tokens(backbone, pixels)
+        after = tokens()
+    words = backbone.get_input_embeddings().weight.std()
+    assert after.std().item() == pytest.approx(words.item(), rel=1e-3)
+    torch.testing.assert_close(after / after.std(), before / before.std(), rtol=1e-3, atol=1e-3)

@@ -8,16 +8,13 @@ import torch
 from blip3o.errors import DataError
 from blip3o.stickers import CLASSES, COLORS, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt
-from blip3o.stickers.edits import make_edit
 from blip3o.train.feature_cache import CachedFeatures, cache_key, write_shard
 from blip3o.train.stages import cell_features
 from blip3o.train.tokenizer import SPECIAL_TOKENS, train_tokenizer
 from blip3o.train.world_data import (
     CellLabels,
-    Conversations,
     Scenes,
     chat_pieces,
-    to_pixels,
     tokenize_chats,
 )
 
@@ -59,30 +56,6 @@ def test_only_answers_and_their_end_are_learned(tokenizer):
     assert learned == ["left<|im_end|>", "yes<|im_end|>no<|im_end|>"]
     assert torch.equal(labels[labels != -100], ids[labels != -100])
     assert (ids[mask == 0] == tokenizer.pad_token_id).all() and (labels[mask == 0] == -100).all()
-
-
-def test_a_batch_is_a_function_of_its_step(tokenizer):
-    def conversations():
-        return Conversations("train", WORLD, tokenizer, 3, n_image_tokens=16, text_batch_size=2)
-
-    (seen, told), (again, _) = conversations()(5), conversations()(5)
-    assert torch.equal(seen.input_ids, again.input_ids) and torch.equal(seen.pixels, again.pixels)
-    assert told.pixels is None and len(told.input_ids) == 2
-    other, _ = conversations()(6)
-    assert other.ids != seen.ids
-
-
-def test_an_edit_is_answered_by_the_caption_of_the_edited_scene(tokenizer):
-    chats = Conversations("train", WORLD, tokenizer, 1, 16, text_batch_size=0, edit_batch_size=3)
-    batch, _ = chats(2)
-    assert batch.ids[1:] == [f"train/edit/{i}" for i in (6, 7, 8)] and len(batch.pixels) == 4
-    for row, index in enumerate((6, 7, 8), start=1):
-        edit = make_edit("train", index, WORLD)
-        learned = tokenizer.decode(batch.labels[row][batch.labels[row] != -100])
-        assert learned == f"{long_caption(edit.target)}<|im_end|>"
-        asked = tokenizer.decode(batch.input_ids[row])
-        assert f"<|vision_end|>\n{edit.instruction}<|im_end|>" in asked
-        assert torch.equal(batch.pixels[row], to_pixels([render(edit.source).image])[0])
 
 
 def test_every_cell_is_labelled_after_what_covers_it():
