@@ -14,7 +14,7 @@ typed ``Any`` here because this file imports neither library.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -30,6 +30,18 @@ API_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of several texts whose log-likelihoods are compared: what follows ``prompt`` word for word.
+
+    ``needs_greedy``: whether the task also reads if the model would write this text by itself.
+    """
+
+    prompt: str
+    text: str
+    needs_greedy: bool = False
+
+
+@dataclass(frozen=True)
 class Sample:
     """One prompt or question of a task.
 
@@ -39,7 +51,8 @@ class Sample:
     official record, JSON values only, in its original key order. ``images`` are inputs (understanding
     and editing): paths, bytes or PIL images. Samples with the same ``unit`` are scored together (MME:
     both questions about a picture), so ``--limit`` takes all of them or none. ``max_new_tokens`` and
-    ``stop`` end the answers of an understanding task; see :class:`AnswerRequest`.
+    ``stop`` end the answers of an understanding task, and ``sampling``, ``choices`` and ``dialogue`` say how they are
+    had; see :class:`AnswerRequest`.
     """
 
     id: str
@@ -51,6 +64,9 @@ class Sample:
     unit: str | None = None
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+    dialogue: Callable[[Callable[[str, Sequence[Any]], str]], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,12 @@ class AnswerRequest:
     """One question to answer in text. ``max_new_tokens=None`` means the model's own default.
 
     The answer ends before the first of the texts in ``stop``; :func:`cut_at` does that for models
-    that cannot stop there by themselves.
+    that cannot stop there by themselves. ``sampling`` holds what departs from greedy decoding
+    (``temperature``, ``top_p``, ``top_k``); draws come from ``seed``.
+
+    A task may ask for more than one text; ``evals.phases.answers`` then calls the model as often as it takes.
+    ``choices``: the answer is the JSON list of [log-likelihood, whether greedy] of each. ``dialogue``: called with
+    ``ask(prompt, pictures) -> text``, it asks in several rounds and returns the answer to be stored.
     """
 
     sample_id: str
@@ -89,6 +110,9 @@ class AnswerRequest:
     images: tuple[Any, ...] = ()
     max_new_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[Choice, ...] = ()
+    dialogue: Callable[[Callable[[str, Sequence[Any]], str]], str] | None = None
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:

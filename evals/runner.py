@@ -24,7 +24,7 @@ from evals.errors import EvalError, LockedError, StoreError, UsageError
 from evals.io.files import NotWritableError, json_problem, write_json, writing
 from evals.io.jsonl import Scan
 from evals.manifest import new_manifest
-from evals.phases import readymade
+from evals.phases import answers, readymade
 from evals.phases.generate import generate_outputs, make_request
 from evals.phases.loaded import loaded_calls
 from evals.phases.outcome import Run, RunOptions, problem_of
@@ -311,7 +311,8 @@ class Prepared:
         self.store.drop_scores(plan, self._judge_batch_size, pending)
         mine = sum(len(b) for b in plan.batches(shard))
         left = sum(len(b) for b in pending)
-        call = getattr(self.model, "generate" if self.task.kind == "generation" else "answer")
+        is_generation = self.task.kind == "generation"
+        call = self.model.generate if is_generation else answers.of(self.model)  # type: ignore[attr-defined]
         attempts = self.store.attempts("generate", shard)
         is_readymade = isinstance(self.model, readymade.Readymade)
         label = "read" if is_readymade else "generate"

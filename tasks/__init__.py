@@ -83,5 +83,9 @@ TASKS = {
         "tasks.understanding.classify_stickers:ClassifyStickers",
         "320 pictures of one sticker, to be named among 80 classes",
     ),
+    "lmms": (
+        "tasks.understanding.lmms:create",
+        "any task of lmms-eval 0.7 on this run-time, lmms:NAME (`blip3o-eval lmms list`)",
+    ),
 }
 """Name -> (where the class lies, one line about it); nothing is imported until it is asked for."""

@@ -83,7 +83,15 @@ def make_request(plan: Plan, position: int, config: RunConfig, kind: TaskKind) -
     seed = plan.seed_of(position)
     if kind == "understanding":
         return AnswerRequest(
-            sample.id, sample.prompt, seed, sample.images, sample.max_new_tokens, sample.stop
+            sample.id,
+            sample.prompt,
+            seed,
+            sample.images,
+            sample.max_new_tokens,
+            sample.stop,
+            sample.sampling,
+            sample.choices,
+            sample.dialogue,
         )
     settings = config.generation
     return GenerationRequest(

@@ -27,17 +27,22 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_task(name: str, data: str | Path | None = None) -> Task:
-    """The task of a registered name; ``data`` is where its data lie, for tasks that take some.
+    """The task of a registered name (``name:argument`` passes the argument on, as in ``lmms:ai2d``); ``data`` is where
+    its data lie, for tasks that take some.
 
     Raises: UnknownNameError with a suggestion; UsageError for a task that brings its own data.
     """
     discover()
-    factory = registry.tasks.get(name)
+    prefix, colon, rest = name.partition(":")
+    known, given = (prefix, (rest,)) if colon and prefix in registry.tasks else (name, ())
+    factory = registry.tasks.get(known)
+    if given and not _takes(factory, "spec"):
+        raise UsageError(f"task {prefix!r} takes no argument, got {shown(rest)}")
     if data is None:
-        return _made(registry.tasks, name, factory)  # type: ignore[no-any-return]
-    if not _takes_data(factory):
+        return _made(registry.tasks, known, factory, *given)  # type: ignore[no-any-return]
+    if not _takes(factory, "data"):
         raise UsageError(f"task {name!r} brings its own data: run it without --data ({data})")
-    return _made(registry.tasks, name, factory, data=data)  # type: ignore[no-any-return]
+    return _made(registry.tasks, known, factory, *given, data=data)  # type: ignore[no-any-return]
 
 
 def find_metrics(names: Sequence[str]) -> list[Metric]:
@@ -70,9 +75,9 @@ def _made(known: registry.Registry, name: str, factory: Any, *args: Any, **kwarg
     return made
 
 
-def _takes_data(factory: Any) -> bool:
+def _takes(factory: Any, parameter: str) -> bool:
     try:
-        return "data" in inspect.signature(factory).parameters
+        return parameter in inspect.signature(factory).parameters
     except (TypeError, ValueError):
         return False
 
