@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evals.sweeps.executors.base import SweepExecutor
+    from evals.sweeps.api import Executor
 
 NAMES = ("local", "slurm", "ray")
 
@@ -22,7 +22,7 @@ def open_executor(
     root: Path,
     settings: Mapping[str, Any] | None = None,
     max_parallel: int | None = None,
-) -> SweepExecutor:
+) -> Executor:
     """An executor for the sweep folder ``root``; use it as a context manager.
 
     Args: settings: as in ``evals.sweeps.executors.settings``. max_parallel: jobs at a time, for the defaults of one

@@ -4,6 +4,7 @@
                      the machine it runs on), grace_s, executor
 ``job/handle.json``  written after: executor, token, job_id, host (of whoever handed it over)
 ``job/alive.json``   while it runs: token, host, pid, beat (a counter; that it changes is the sign of life)
+``job/stop.json``    by whoever ends it from outside, before SIGTERM: token, why, is_final (false: it starts again)
 ``job/ended.json``   at the end: token, code, signal, stopped (why it was ended from outside, or null)
 ``job/log.txt``      stdout and stderr of all attempts, one after the other
 
@@ -63,6 +64,15 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Why a job is ended from outside. Without one it was cancelled."""
+
+    token: str
+    why: str = "cancelled"
+    is_final: bool = True
+
+
+@dataclass(frozen=True)
 class Ended:
     """How the process ended: exit ``code``, or ``signal`` by name."""
 
@@ -119,6 +129,10 @@ def write_alive(folder: Path, alive: Alive) -> None:
     write_json(folder / JOB / "alive.json", asdict(alive), is_durable=False)
 
 
+def write_stop(folder: Path, stop: Stop) -> None:
+    write_json(folder / JOB / "stop.json", asdict(stop))
+
+
 def write_ended(folder: Path, ended: Ended) -> None:
     write_json(folder / JOB / "ended.json", asdict(ended))
 
@@ -134,6 +148,11 @@ def read_alive(folder: Path, token: str) -> Alive | None:
     return Alive(**data) if data is not None and data["token"] == token else None
 
 
+def read_stop(folder: Path, token: str) -> Stop:
+    data = _read(folder, "stop.json")
+    return Stop(**data) if data is not None and data["token"] == token else Stop(token)
+
+
 def read_ended(folder: Path, token: str) -> Ended | None:
     data = _read(folder, "ended.json")
     return Ended(**data) if data is not None and data["token"] == token else None
@@ -141,7 +160,8 @@ def read_ended(folder: Path, token: str) -> Ended | None:
 
 def forget_end(folder: Path) -> None:
     """A requeued job starts again under the same token."""
-    (folder / JOB / "ended.json").unlink(missing_ok=True)
+    for name in ("ended.json", "stop.json"):
+        (folder / JOB / name).unlink(missing_ok=True)
 
 
 def _read(folder: Path, name: str) -> dict[str, Any] | None:

@@ -26,9 +26,11 @@ from evals.sweeps.executors.files import (
     Alive,
     Ended,
     Order,
+    Stop,
     forget_end,
     log_path,
     read_order,
+    read_stop,
     write_alive,
     write_ended,
 )
@@ -67,17 +69,18 @@ def keep(folder: Path) -> int:
                 folder, Ended(order.token, CANNOT_START, None, f"cannot be started: {error}")
             )
             return CANNOT_START
-        why = None
+        stop = None
         try:
-            why = _watch(child, folder, order.token, wakeups)
+            stop = _watch(child, folder, order.token, wakeups)
         finally:
             if child.poll() is None:
                 _end(child, order.grace_s)
             kill_marked(order.token)
         assert child.returncode is not None
-        ended = Ended.of(order.token, child.returncode, why)
+        ended = Ended.of(order.token, child.returncode, stop.why if stop else None)
         log.write(f"-- {ended}\n".encode())
-        write_ended(folder, ended)
+        if stop is None or stop.is_final:
+            write_ended(folder, ended)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
@@ -113,7 +116,7 @@ def _wakeups() -> int:
     return reading
 
 
-def _watch(child: subprocess.Popen[bytes], folder: Path, token: str, wakeups: int) -> str | None:
+def _watch(child: subprocess.Popen[bytes], folder: Path, token: str, wakeups: int) -> Stop | None:
     """Wait for the end of the job. Returns why it has to be ended, or None if it ended by itself."""
     beat, next_beat = 0, time.monotonic()
     while child.poll() is None:
@@ -125,9 +128,9 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, token: str, wakeups: in
             [wakeups, sys.stdin.fileno()], [], [], max(0, next_beat - time.monotonic())
         )
         if wakeups in ready and signal.SIGTERM in os.read(wakeups, 64):
-            return "cancelled"
+            return read_stop(folder, token)
         if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 64):
-            return "ended with the process that had started it"
+            return Stop(token, "ended with the process that had started it")
     return None
 
 

@@ -52,6 +52,7 @@ class RayTasks:
     """Hands jobs to Ray, which queues them until a node has room."""
 
     name = "ray"
+    capacity = None
 
     def __init__(self, settings: RaySettings, max_parallel: int | None = None) -> None:
         os.environ.update(_ENVIRONMENT)
@@ -77,7 +78,7 @@ class RayTasks:
                 f"executor 'ray': no cluster {what}: {str(error).strip().splitlines()[0]}"
             ) from None
         found = ray.cluster_resources()
-        self.capacity = Resources(
+        self._total = Resources(
             int(found.get("CPU", 0)), int(found.get("GPU", 0)), found.get("memory", 0) / 1e9 or None
         )
         try:
@@ -129,7 +130,7 @@ class RayTasks:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _defaults(self, max_parallel: int | None) -> Resources:
-        capacity, wanted = self.capacity, self._settings
+        capacity, wanted = self._total, self._settings
         gpus = wanted.gpus if wanted.gpus is not None else min(1, capacity.gpus)
         by_gpu = capacity.gpus // gpus if gpus else None
         parallel = min((n for n in (max_parallel, by_gpu) if n), default=1)

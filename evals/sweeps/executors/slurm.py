@@ -17,11 +17,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evals.errors import MissingRequirementError
+from evals.errors import EvalError, MissingRequirementError
 from evals.processes import kill_marked, marked
 from evals.sweeps.api import JobStatus, Resources
 from evals.sweeps.executors import keeper, machine
@@ -29,15 +28,15 @@ from evals.sweeps.executors.base import ExecutorError, status_of
 from evals.sweeps.executors.files import (
     Ended,
     Order,
-    forget_end,
+    Stop,
     log_path,
     read_alive,
     read_ended,
     read_handle,
     read_order,
-    write_ended,
     write_handle,
     write_order,
+    write_stop,
 )
 from evals.sweeps.executors.settings import SlurmSettings
 
@@ -46,6 +45,7 @@ SETTLE_S = 20.0  # how long a shared file system may take to show the end of a j
 SILENCE_S = 180.0  # without a sign of life and without a queue to ask, a job is lost
 CANCEL_S = 30.0
 DEFAULT_CORES = 4
+OVER_TIME = "ended at its time limit; started again, it goes on from there"
 
 _OPEN_STATES = {
     "READY", "PENDING", "RUNNING", "UNKNOWN", "REQUEUED", "COMPLETING", "PREEMPTED", "CONFIGURING",
@@ -175,32 +175,23 @@ class KeptJob:
         kept = keeper.start(self.folder)
         try:
             return kept.wait()
-        except (
-            SystemExit
-        ):  # submitit's answer to a preemption: the job is queued again, and is not at its end
-            _stop(kept, self.folder)
-            forget_end(self.folder)
+        except SystemExit:  # submitit's answer to a preemption: it is queued again, not at its end
+            _stop(kept, self.folder, "preempted, and queued again", is_final=False)
             raise
-        except (
-            BaseException
-        ) as error:  # submitit's exception at the time limit, or the end of this process
-            _stop(kept, self.folder)
-            if type(error).__name__ == "UncompletedJobError":
-                self._explain("ended at its time limit; the next run goes on from there")
+        except BaseException as error:  # submitit's at the time limit; or the end of this process
+            timed_out = type(error).__name__ == "UncompletedJobError"
+            _stop(kept, self.folder, OVER_TIME if timed_out else "cancelled")
             raise
 
-    def _explain(self, why: str) -> None:
-        """The keeper knows only that it was told to end the job."""
-        ended = read_ended(self.folder, read_order(self.folder).token)
-        if ended is not None:
-            write_ended(self.folder, replace(ended, stopped=why))
 
-
-def _stop(kept: subprocess.Popen[bytes], folder: Path) -> None:
+def _stop(kept: subprocess.Popen[bytes], folder: Path, why: str, is_final: bool = True) -> None:
+    order = read_order(folder)
+    with contextlib.suppress(EvalError):  # a full disk; the job has to end all the same
+        write_stop(folder, Stop(order.token, why, is_final))
     with contextlib.suppress(ProcessLookupError):
         kept.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        kept.wait(read_order(folder).grace_s + 5)
+        kept.wait(order.grace_s + 5)
 
 
 class SlurmJob:

@@ -83,7 +83,7 @@ def test_a_job_at_its_time_limit_is_lost_and_goes_on_in_the_next_run(
         )
         os.kill(submitit_process(folder), signal.SIGUSR2)  # as SLURM does before the limit
         assert finish(job) == "lost"
-        assert job.reason == "ended at its time limit; the next run goes on from there"
+        assert job.reason == "ended at its time limit; started again, it goes on from there"
         assert queue.attach(folder) is None
         (folder / "go").touch()
         assert finish(queue.submit(folder, queue.per_job)) == "done"
