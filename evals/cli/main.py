@@ -26,6 +26,7 @@ COMMANDS = {
     "export": ("evals.cli.export", "Figures as csv, markdown, latex, model-index or lmms-eval JSON."),
     "merge": ("evals.cli.merge", "Merge the shards of a run by hand, score and report it."),
     "track": ("evals.cli.track", "Log runs to MLflow whose logging failed: track sync."),
+    "data": ("evals.cli.data", "Data of tasks: get them from the hub, check what is here."),
     "config": ("evals.cli.config", "Show settings and their origin, or the schema of settings files."),
     "list": ("evals.cli.list", "List tasks, models, judges or metrics."),
     "convert-mmdet": ("evals.cli.convert_mmdet", "Convert the weights of GenEval's own detector."),

@@ -24,7 +24,7 @@ def local_snapshot(
     Raises: MissingRequirementError with the command that fetches it, within seconds when there is no
     network.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,
@@ -44,15 +44,8 @@ def local_snapshot(
     fetch = (
         f"`hf download {hub_id}{at_revision}` fetches it where there is network; or give a folder"
     )
-    if constants.HF_HUB_OFFLINE:
-        raise MissingRequirementError(
-            f"model {hub_id!r} is not on this machine, and HF_HUB_OFFLINE is set: {fetch}"
-        )
-    host = urlsplit(constants.ENDPOINT).hostname or constants.ENDPOINT
-    if not _answers(host, urlsplit(constants.ENDPOINT).port or 443):
-        raise MissingRequirementError(
-            f"model {hub_id!r} is not on this machine, and {host} does not answer: {fetch}"
-        )
+    if problem := hub_problem():
+        raise MissingRequirementError(f"model {hub_id!r} is not on this machine, and {problem}: {fetch}")
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -60,6 +53,17 @@ def local_snapshot(
         raise MissingRequirementError(
             f"model {hub_id!r} could not be fetched ({reason}): {fetch}"
         ) from None
+
+
+def hub_problem() -> str | None:
+    """Why the hub cannot be asked, as the end of a sentence; None if it answers. Takes 3 seconds at most."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    host = urlsplit(constants.ENDPOINT).hostname or constants.ENDPOINT
+    port = urlsplit(constants.ENDPOINT).port or 443
+    return None if _answers(host, port) else f"{host} does not answer"
 
 
 def _answers(host: str, port: int) -> bool:

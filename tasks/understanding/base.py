@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from evals.api import Metric, Sample, Score, ScoreItem, ScoreRow, TaskKind
 from evals.errors import InputError
 from evals.recorded import Field
-from tasks.understanding.data import Source, Table, find_files
+from tasks.understanding.data import Place, Source, find_files
+from tasks.understanding.table import Table
 
 Doc = TypeVar("Doc")
 
@@ -35,7 +36,7 @@ class Compat(Protocol[Doc]):
 
 
 class QuestionTask(ABC, Generic[Doc]):
-    """A task whose samples are questions about pictures. `data`: a parquet file or a folder of them."""
+    """A task whose samples are questions about pictures. `data`: where they lie, see `tasks.understanding.data`."""
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
@@ -91,8 +92,20 @@ class QuestionTask(ABC, Generic[Doc]):
     # -- a run --------------------------------------------------------------------------------
 
     @cached_property
+    def _place(self) -> Place:
+        return find_files(self.name, self.source, self._data)
+
+    @cached_property
     def _table(self) -> Table:
-        return Table(find_files(self.name, self.source, self._data))
+        return Table(self._place.files)
+
+    def data_place(self) -> Place:
+        """Where the documents lie. Raises: as `samples`."""
+        return self._place
+
+    def data_origin(self) -> Mapping[str, Any]:
+        """Files, repository and revision of the documents, for the manifest."""
+        return self._place.origin(self.source)
 
     def samples(self) -> Sequence[Sample]:
         """All documents in file order.
@@ -107,7 +120,9 @@ class QuestionTask(ABC, Generic[Doc]):
             if name in seen:
                 raise InputError(f"{table.where(number)}: id {name!r} is that of row {seen[name]}")
             seen[name] = number
-            pictures: Any = table.pictures(number, self.picture_columns(doc))
+            columns = self.picture_columns(doc)
+            table.check_columns(number, columns)
+            pictures: Any = table.pictures(number, columns)
             samples.append(
                 Sample(
                     name,

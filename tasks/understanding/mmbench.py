@@ -84,6 +84,7 @@ class MmBench(QuestionTask[Question]):
         "dev",
         subset="en",
         aliases=("mmbench_en_dev_static", "mmbench_en_dev"),
+        rows=4329,
     )
     card = {
         "measures": "multiple choice, each question with its options in several orders",

@@ -83,7 +83,7 @@ class Mme(QuestionTask[Question]):
     max_new_tokens = 16
     stop = ("\n\n",)
     groups = (*PERCEPTION, *COGNITION)
-    source = Source("lmms-lab-encoder/MME", "test")
+    source = Source("lmms-lab-encoder/MME", "test", rows=2374)
     card = {
         "measures": "yes/no questions in pairs about perception and cognition",
         "paper": "Fu et al., MME, arXiv:2306.13394",

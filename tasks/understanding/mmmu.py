@@ -82,7 +82,7 @@ class Mmmu(QuestionTask[Question]):
     max_new_tokens = 128
     stop = ("\n\n",)
     groups = SUBJECTS
-    source = Source("lmms-lab-encoder/MMMU", "validation", aliases=("mmmu_val",))
+    source = Source("lmms-lab-encoder/MMMU", "validation", aliases=("mmmu_val",), rows=900)
     card = {
         "measures": "college exam questions with pictures, in thirty subjects",
         "paper": "Yue et al., MMMU, arXiv:2311.16502",

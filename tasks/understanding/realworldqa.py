@@ -47,7 +47,7 @@ class RealWorldQa(QuestionTask[Question]):
     max_new_tokens = 16
     stop = ("\n\n",)
     groups = ("choice", "open")
-    source = Source("lmms-lab-encoder/RealWorldQA", "test")
+    source = Source("lmms-lab-encoder/RealWorldQA", "test", rows=765)
     card = {
         "measures": "questions about scenes as a car or a passer-by sees them",
         "paper": "xAI, Grok-1.5 Vision preview (2024), https://x.ai/blog/grok-1.5v",

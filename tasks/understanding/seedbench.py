@@ -50,7 +50,7 @@ class SeedBench(QuestionTask[Question]):
     version = "2"
     stop = ("ASSISTANT:",)
     groups = ("image", "video")
-    source = Source("lmms-lab-encoder/SEED-Bench", "test")
+    source = Source("lmms-lab-encoder/SEED-Bench", "test", rows=17_990)
     card = {
         "measures": "multiple choice about pictures and frames of short videos",
         "paper": "Li et al., SEED-Bench, arXiv:2307.16125",

@@ -32,7 +32,7 @@ class Textvqa(AnnotatedTask):
     version = "2"
     stop = ("ASSISTANT:",)
     groups = ("all",)
-    source = Source("lmms-lab-encoder/textvqa", "validation", aliases=("textvqa_val",))
+    source = Source("lmms-lab-encoder/textvqa", "validation", aliases=("textvqa_val",), rows=5000)
     card = {
         "measures": "questions whose answers have to be read in the picture",
         "paper": "Singh et al., TextVQA, arXiv:1904.08920",

@@ -33,7 +33,7 @@ class Vqav2(AnnotatedTask):
     version = "2"
     max_new_tokens = 16
     groups = ANSWER_TYPES
-    source = Source("lmms-lab-encoder/VQAv2", "validation", aliases=("vqav2_val",))
+    source = Source("lmms-lab-encoder/VQAv2", "validation", aliases=("vqav2_val",), rows=214_354)
     card = {
         "measures": "short answers to open questions about everyday photographs",
         "paper": "Goyal et al., VQAv2, arXiv:1612.00837",
