@@ -52,7 +52,7 @@ class RayTasks:
     """Hands jobs to Ray, which queues them until a node has room."""
 
     name = "ray"
-    capacity = None
+    capacity: Resources | None = None
 
     def __init__(self, settings: RaySettings, max_parallel: int | None = None) -> None:
         os.environ.update(_ENVIRONMENT)

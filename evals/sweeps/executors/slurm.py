@@ -57,7 +57,7 @@ class SlurmQueue:
     """Hands jobs to the queue, which decides when they run."""
 
     name = "slurm"
-    capacity = None
+    capacity: Resources | None = None
 
     def __init__(
         self, settings: SlurmSettings, root: Path, max_parallel: int | None = None
@@ -76,7 +76,7 @@ class SlurmQueue:
             )
         logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at each silence of sacct
         self._settings, self._max_parallel = settings, max_parallel
-        self._submitit = submitit.AutoExecutor(root / "submitit" / "%j", cluster=settings.cluster)
+        self._submitit = submitit.AutoExecutor(root / "job" / "submitit" / "%j", cluster=settings.cluster)
         self._job_class = self._submitit._executor.job_class
         self.per_job = Resources(
             settings.cores or DEFAULT_CORES, settings.gpus or 0, settings.memory_gb
