@@ -9,6 +9,7 @@ Pure: nothing is looked up, planned or written here.
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import itertools
 import json
@@ -67,41 +68,38 @@ class Grid:
         return found
 
 
-def expand(config: SweepConfig, source: Source) -> Grid:
+def expand(config: SweepConfig, source: Source, problems: list[str]) -> Grid:
     """All points, in the order of the file, seeds last.
 
-    Raises: ConfigError naming every key that is not under ``train`` or ``run``, every selection that fits nothing,
-    every combination that stands twice, and grids that are empty or have more than 10,000 points.
+    Adds to ``problems`` every key that is not under ``train`` or ``run``, every selection that fits nothing, and every
+    combination that stands twice; the grid is then what is left without them.
+    Raises: ConfigError for grids that are empty or have more than 10,000 points.
     """
+    config = _without_wrong_keys(config, source, problems)
     labels = labels_of(_keys(config))
     by_label = {label: key for key, label in labels.items()}
-    problems = _key_problems(config, source, by_label)
-    if problems:
-        raise together(source.name, problems)
     combinations = list(_combinations(config, source, labels))
+    baseline = _baseline(config, source, combinations, labels, problems)
     combinations = _without_excluded(config, source, combinations, labels, problems)
-    if problems:
-        raise together(source.name, problems)
     if not combinations:
-        raise ConfigError(f"{source.place('exclude')}: exclude leaves no point: the grid is empty")
-    if len(combinations) * len(config.seeds) > MAX_POINTS:
-        raise ConfigError(
-            f"{source.name}: {len(combinations) * len(config.seeds)} points are more than {MAX_POINTS}: "
-            "cut axes or seeds"
+        raise together(
+            source.name, [*problems, f"{source.place('exclude')}: exclude leaves no point: the grid is empty"]
+        )
+    number = len(combinations) * len(config.seeds)
+    if number > MAX_POINTS:
+        raise together(
+            source.name, [*problems, f"{source.name}: {number} points are more than {MAX_POINTS}: cut axes or seeds"]
         )
     if not by_label and len(config.seeds) < 2:
-        raise ConfigError(f"{source.name}: nothing varies: give axes, zip, points, or several seeds")
+        problems.append(f"{source.name}: nothing varies: give axes, zip, points, or several seeds")
     points = [
         _point(config, combination, seed, by_label)
         for combination in combinations
         for seed in config.seeds
     ]
-    problems = _doubles(points)
-    if problems:
-        raise together(source.name, problems)
+    points = _without_doubles(points, problems)
     axes = {label: tuple(_distinct(c.values[label] for c in combinations)) for label in by_label}
-    baseline = _baseline(config, source, combinations, labels)
-    return Grid(tuple(points), axes, by_label, id_of(baseline.values))
+    return Grid(tuple(points), axes, by_label, baseline or points[0].cell)
 
 
 def labels_of(keys: Sequence[str]) -> dict[str, str]:
@@ -127,7 +125,9 @@ def id_of(values: Mapping[str, Any]) -> str:
 
 def _value_text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
-    safe = _UNSAFE.sub("-", text).strip("-") or "-"
+    safe = _UNSAFE.sub("-", text)
+    if isinstance(value, (dict, list)):
+        safe = safe.strip("-")  # braces; the sign of a number stays
     if len(safe) <= _MAX_VALUE:
         return safe
     return f"{safe[:_MAX_VALUE - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -155,43 +155,53 @@ def _keys(config: SweepConfig) -> list[str]:
     return list(dict.fromkeys([*config.axes, *zipped, *further]))
 
 
-def _key_problems(
-    config: SweepConfig, source: Source, by_label: Mapping[str, str]
-) -> list[str]:
-    """Keys that are not under train or run, or that vary in two places."""
-    problems = []
-    places = {
-        **{("axes", key): key for key in config.axes},
-        **{("zip", str(i), key): key for i, group in enumerate(config.zip) for key in group},
-    }
-    further = {
-        ("points", str(i), key): key for i, point in enumerate(config.points) for key in point
-    }
+def _without_wrong_keys(
+    config: SweepConfig, source: Source, problems: list[str]
+) -> SweepConfig:
+    """Keys that are not under train or run, or that vary in two places, are told and taken out."""
     seen: dict[str, str] = {}
-    for path, key in places.items():
-        if key in seen:
-            problems.append(f"{source.place(*path)}: {key} varies twice, here and at {seen[key]}")
-        seen[key] = source.place(*path)
-    for path, key in {**places, **further}.items():
-        root, _, rest = key.partition(".")
-        place = source.place(*path)
-        if root not in ROOTS or not rest or not all(key.split(".")):
-            problems.append(f"{place}: axis {shown(key)} is no key under base.train or base.run.{_near(key, config)}")
-        elif root == "train" and config.base.train is None:
-            problems.append(f"{place}: axis {key}: base.train is null, points of this sweep do not train")
-        elif root == "run" and rest in ("task", "seed", "model", "model.name") and (
-            rest in ("task", "seed") or config.base.train is not None
-        ):
-            why = {
-                "task": "tasks stand in base.evaluate.tasks", "seed": "give seeds",
-            }.get(rest, "the model is what each point trains")  # fmt: skip
-            problems.append(f"{place}: axis {key} cannot vary: {why}")
-        elif root == "run":
-            try:
-                run_layer({rest: None})
-            except ConfigError as error:
-                problems.append(f"{place}: axis {key}: {error}")
-    return problems
+
+    def sound(values: Mapping[str, Any], *path: str | int, varies: bool = True) -> dict[str, Any]:
+        kept = {}
+        for key, value in values.items():
+            place = source.place(*path, key)
+            problem = _key_problem(key, config)
+            if problem is None and varies and key in seen:
+                problem = f"varies twice, here and at {seen[key]}"
+            if problem is None:
+                kept[key] = value
+                seen.setdefault(key, place)
+            else:
+                problems.append(f"{place}: axis {shown(key)} {problem}")
+        return kept
+
+    axes = sound(config.axes, "axes")
+    zipped = [sound(group, "zip", i) for i, group in enumerate(config.zip)]
+    points = [sound(point, "points", i, varies=False) for i, point in enumerate(config.points)]
+    return config.model_copy(
+        update={"axes": axes, "zip": [g for g in zipped if g], "points": [p for p in points if p]}
+    )
+
+
+def _key_problem(key: str, config: SweepConfig) -> str | None:
+    root, _, rest = key.partition(".")
+    if root not in ROOTS or not rest or not all(key.split(".")):
+        return f"is no key under base.train or base.run.{_near(key, config)}"
+    if root == "train":
+        if config.base.train is None:
+            return "cannot vary: base.train is null, points of this sweep do not train"
+        return None
+    if rest == "task":
+        return "cannot vary: tasks stand in base.evaluate.tasks"
+    if rest == "seed":
+        return "cannot vary: give seeds"
+    if rest in ("model", "model.name") and config.base.train is not None:
+        return "cannot vary: the model is what each point trains"
+    try:
+        run_layer({rest: None})
+    except ConfigError as error:
+        return f"cannot vary: {error}"
+    return None
 
 
 def _near(key: str, config: SweepConfig) -> str:
@@ -199,8 +209,11 @@ def _near(key: str, config: SweepConfig) -> str:
 
     known = [f"run.{k}" for k in keys()]
     known += [f"train.{k}" for k, _ in _flat(config.base.train or {})]
-    ends = [k for k in known if k.endswith(f".{key}")]
-    return f" Did you mean: {', '.join(ends[:3])}?" if ends else suggest(key, known)
+    close = [k for k in known if k.endswith(f".{key}")]
+    close = close or difflib.get_close_matches(key, known, n=3, cutoff=0.75)
+    if close:
+        return f" Did you mean: {', '.join(close[:3])}?"
+    return f" Write train.{key} for the training, run.{key} for the evaluation."
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -291,21 +304,24 @@ def _baseline(
     source: Source,
     combinations: Sequence[_Combination],
     labels: Mapping[str, str],
-) -> _Combination:
+    problems: list[str],
+) -> str | None:
+    """The cell of the file's baseline; None without one, or with a wrong one."""
     if config.baseline is None:
-        return combinations[0]
+        return None
     place = f"{source.place('baseline')}: baseline"
     wrong = _selection_problems(config.baseline, combinations, labels)
+    problems += [f"{place}: {problem}" for problem in wrong]
     if wrong:
-        raise together(source.name, [f"{place}: {problem}" for problem in wrong])
-    fitting = [c for c in combinations if matching(config.baseline, c.values, labels)]
-    if len(fitting) != 1:
-        some = ", ".join(id_of(c.values) for c in fitting[:3])
-        what = f"fits {len(fitting)} points ({some})" if fitting else "fits no point"
-        raise ConfigError(
-            f"{place}: {shown(config.baseline)} {what}: name the value of every axis that varies"
-        )
-    return fitting[0]
+        return None
+    fitting = list(
+        dict.fromkeys(id_of(c.values) for c in combinations if matching(config.baseline, c.values, labels))
+    )
+    if len(fitting) == 1:
+        return fitting[0]
+    what = f"fits {len(fitting)} points ({', '.join(fitting[:3])})" if fitting else "fits no point"
+    problems.append(f"{place}: {shown(config.baseline)} {what}: name the value of every axis that varies")
+    return None
 
 
 def _point(
@@ -336,23 +352,25 @@ def _set(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[last] = value
 
 
-def _doubles(points: Sequence[GridPoint]) -> list[str]:
-    """Points with equal settings, and different points whose ids would be one folder."""
-    problems = []
+def _without_doubles(points: Sequence[GridPoint], problems: list[str]) -> list[GridPoint]:
+    """Points with equal settings, and different ones whose ids would be one folder, are told and taken out."""
+    kept = []
     by_settings: dict[str, GridPoint] = {}
     by_id: dict[str, GridPoint] = {}
     for point in points:
-        digest = digest_of([point.train, point.run, point.seed])
-        first = by_settings.setdefault(digest, point)
+        first = by_settings.setdefault(digest_of([point.train, point.run, point.seed]), point)
+        other = by_id.setdefault(point.id.lower(), point)
         if first is not point:
             same = "" if first.id == point.id else f", as {first.id}"
             problems.append(f"{point.place}: point {point.id} stands twice{same}: take one out")
-        elif by_id.setdefault(point.id.lower(), point) is not point:
+        elif other is not point:
             problems.append(
                 f"{point.place}: two points would share the folder {point.id}: {shown(dict(point.values))} and "
-                f"{shown(dict(by_id[point.id.lower()].values))}"
+                f"{shown(dict(other.values))}"
             )
-    return problems
+        else:
+            kept.append(point)
+    return kept
 
 
 def _distinct(values: Iterator[Any]) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.config import RunConfig, resolve
+from evals.config import RunConfig, flatten, resolve
 from evals.errors import EvalError, suggest
 from evals.sweeps.api import ImpossibleError, StageSpec
 from evals.sweeps.folder import FINAL, Evaluation, Point, digest_of
@@ -21,6 +21,7 @@ from evals.sweeps.schema import (
     Source,
     SweepConfig,
     TaskSettings,
+    check_base,
     load_sweep,
     run_layer,
     together,
@@ -126,22 +127,26 @@ def plan_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepPlan:
 
 def plan(config: SweepConfig, source: Source) -> SweepPlan:
     """Resolve every point. Raises: ConfigError with a line per problem; nothing is written."""
-    grid = expand(config, source)
-    planner = _Planner(config, source)
+    problems: list[str] = []
+    sound = check_base(config, source, problems)
+    grid = expand(sound, source, problems)
+    planner = _Planner(sound, source, problems)
     for point in grid.points:
         planner.add(point)
     metrics = planner.metric_names()
-    if planner.problems:
-        raise together(source.name, planner.problems)
+    if problems:
+        raise together(source.name, problems)
     points, left_out = tuple(planner.points), planner.left_out
     if not points:
         raise together(source.name, [f"no point is possible: {why}" for why in left_out.values()])
     cells = dict.fromkeys(p.cell for p in points)
     if grid.baseline not in cells:
-        reason = next(why for i, why in left_out.items() if i.startswith(grid.baseline))
-        raise together(
-            source.name, [f"{source.place('baseline')}: baseline {grid.baseline} is impossible: {reason}"]
-        )
+        if config.baseline is not None:
+            reason = next((left_out[p.id] for p in grid.points if p.cell == grid.baseline), None)
+            why = "left out by exclude" if reason is None else f"impossible: {reason}"
+            place = source.place("baseline")
+            raise together(source.name, [f"{place}: baseline {grid.baseline} is {why}"])
+        grid = replace(grid, baseline=next(iter(cells)))
     stages = {
         spec.id: PlannedStage(spec, tuple(p.id for p in points if spec.id in p.stages))
         for spec in planner.stages.values()
@@ -154,9 +159,9 @@ def plan(config: SweepConfig, source: Source) -> SweepPlan:
 class _Planner:
     """Adds point after point; collects problems instead of raising them."""
 
-    def __init__(self, config: SweepConfig, source: Source) -> None:
+    def __init__(self, config: SweepConfig, source: Source, problems: list[str]) -> None:
         self.config, self.source = config, source
-        self.problems: list[str] = []
+        self.problems = problems
         self.points: list[Point] = []
         self.left_out: dict[str, str] = {}
         self.stages: dict[str, StageSpec] = {}
@@ -165,6 +170,7 @@ class _Planner:
         self._metrics: dict[str, list[str]] = {}
         self._checked: dict[str, tuple[str, int] | EvalError] = {}
         self._settings: dict[str, str] = {}
+        self._axes = [*config.axes, *(k for g in config.zip for k in g), *(k for p in config.points for k in p)]
 
     def add(self, point: GridPoint) -> None:
         try:
@@ -180,15 +186,18 @@ class _Planner:
         for name, step, task, settings in self._moments(specs):
             try:
                 config = self._config(point, task, settings, is_final=step is None)
+            except EvalError as error:  # it names the places itself
+                self.problems.append(f"{self.source.name}: {error}")
+                continue
+            try:
                 kind, count = self._check(config, is_trained=bool(specs))
             except EvalError as error:
-                self.problems.append(f"{point.place}: {error}")
+                self.problems.append(f"{self.source.place('base', 'evaluate', 'tasks')}: {error}")
                 continue
             outputs[kind] = outputs.get(kind, 0) + count
             evaluations.append(Evaluation(name, config.task, step, config.model_dump(mode="json")))
-        digest = digest_of(
-            [[s.id for s in specs], [(e.name, e.task, e.config) for e in evaluations], point.seed]
-        )
+        # The seed is in the stages' ids and in the evaluations' settings.
+        digest = digest_of([[s.id for s in specs], [(e.name, e.task, e.config) for e in evaluations]])
         twin = self._settings.setdefault(digest, point.id)
         if twin != point.id and evaluations:
             self.problems.append(
@@ -242,17 +251,28 @@ class _Planner:
     def _config(
         self, point: GridPoint, task: str, settings: Mapping[str, Any], is_final: bool
     ) -> RunConfig:
-        layers: list[tuple[str, Mapping[str, Any]]] = [
-            ("seeds", {"seed": point.seed}),
-            ("base.run", point.run),
-            (f"base.evaluate.tasks, {task}", run_layer(settings)),
+        place = self.source.place
+        layers: list[tuple[str | Mapping[str, str], Mapping[str, Any]]] = [
+            (place("seeds"), {"seed": point.seed}),
+            (self._places(point), point.run),
+            (place("base", "evaluate", "tasks"), run_layer(settings)),
         ]
         if is_final:
-            layers.append(("base.evaluate.final", run_layer(self.config.base.evaluate.final)))
+            layers.append(
+                (place("base", "evaluate", "final"), run_layer(self.config.base.evaluate.final))
+            )
         decided: dict[str, Any] = {"task": task, "tracking": {"enabled": False}}
         if point.train is not None:
             decided["model"] = TRAINED
         return resolve([*layers, ("the sweep", decided)])[0]
+
+    def _places(self, point: GridPoint) -> dict[str, str]:
+        """Dotted key of the run settings -> where the file says it: the axis, or the base."""
+        found = {}
+        for key, _ in flatten(point.run):
+            label = next((k for k in self._axes if k == f"run.{key}"), None)
+            found[key] = point.place if label else self.source.place("base", "run", *key.split("."))
+        return found
 
     def _check(self, config: RunConfig, is_trained: bool) -> tuple[str, int]:
         """(kind of the task, number of outputs). Raises what a run of these settings would raise at its start."""

@@ -280,10 +280,15 @@ class _Scheduler:
             per_job = self.workers.per_job
             if limit < 1 or not self.workers.has_room(per_job):
                 return
+            if self.plan.config.on_error == "stop" and self._has_unread_end():
+                return  # it may be the one after which nothing more is to start
             chosen = ready[:limit]
             jobs = self.workers.submit_all([node.folder for node in chosen], per_job)
             for node, job in zip(chosen, jobs, strict=True):
                 node.job, node.status = job, "running"
+
+    def _has_unread_end(self) -> bool:
+        return any(n.job is not None and n.job.poll() != "running" for n in self._running())
 
     def _is_ready(self, node: _Node) -> bool:
         return all(self.nodes[i].status == "done" for i in node.needs)

@@ -183,7 +183,7 @@ def find_sweep(name: str | Path) -> Path:
 
 
 def load_sweep(name: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, Source]:
-    """A sweep file, checked. ``overrides``: ``base.train.steps=100``, ``seeds=[0, 1]``, later ones winning.
+    """A sweep file whose form is right. ``overrides``: ``base.train.steps=100``, ``seeds=[0, 1]``, later ones winning.
 
     Raises: InputError for a file that cannot be read, ConfigError with a line per wrong key or value.
     """
@@ -192,19 +192,16 @@ def load_sweep(name: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepCo
     data = dict(data)
     for text in overrides:
         _override(data, *parse_assignment(text))
-    return check_sweep(data, Source(str(path), lines))
+    source = Source(str(path), lines)
+    return check_form(data, source), source
 
 
-def check_sweep(data: Mapping[str, Any], source: Source) -> tuple[SweepConfig, Source]:
-    """A definition as data -> SweepConfig. Raises ConfigError naming every problem and its place."""
+def check_form(data: Mapping[str, Any], source: Source) -> SweepConfig:
+    """A definition as data -> SweepConfig. Raises: ConfigError naming every problem and its place."""
     try:
-        config = SweepConfig.model_validate(dict(data))
+        return SweepConfig.model_validate(dict(data))
     except ValidationError as error:
         raise together(source.name, _explained(error, source)) from None
-    problems = _run_problems(config, source)
-    if problems:
-        raise together(source.name, problems)
-    return config, source
 
 
 def together(name: str, problems: Iterable[str]) -> ConfigError:
@@ -223,38 +220,58 @@ def run_layer(settings: Mapping[str, Any]) -> dict[str, Any]:
     return layer
 
 
-def _run_problems(config: SweepConfig, source: Source) -> list[str]:
-    """Unknown run settings, and those that the sweep itself decides."""
+def check_base(config: SweepConfig, source: Source, problems: list[str]) -> SweepConfig:
+    """Add what is wrong with the run settings to ``problems``; returns the definition without it, to look further."""
+    is_trained = config.base.train is not None
     evaluate = config.base.evaluate
-    sections: list[tuple[tuple[str | int, ...], Mapping[str, Any]]] = [
-        (("base", "run"), config.base.run), (("base", "evaluate", "final"), evaluate.final),
-    ]  # fmt: skip
-    for i, task in enumerate(evaluate.tasks):
-        if isinstance(task, TaskSettings):
-            sections.append((("base", "evaluate", "tasks", i), task.model_extra or {}))
-    problems = []
-    for path, settings in sections:
+
+    def sound(settings: Mapping[str, Any], *path: str | int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
         for key, value in flatten(settings):
-            place = f"{source.place(*path, *key.split('.'))}: {'.'.join(map(str, path))}.{key}"
-            if key == "task":
-                problems.append(f"{place}: tasks stand in base.evaluate.tasks")
-            elif key in ("model", "model.name") and config.base.train is not None:
-                problems.append(f"{place}: the model is what each point trains; leave it out, or set train: null")
+            problem = _setting_problem(key, is_trained)
+            if problem is None:
+                set_key(kept, key, value)
             else:
-                try:
-                    set_key({}, key, value)
-                except ConfigError as error:
-                    problems.append(f"{place}: {error}")
-    names = [t if isinstance(t, str) else t.task for t in evaluate.tasks]
-    if len(set(names)) < len(names):
-        problems.append(f"{source.place('base', 'evaluate', 'tasks')}: base.evaluate.tasks names a task twice")
-    if evaluate.at and config.base.train is None:
+                where = ".".join(map(str, path))
+                problems.append(f"{source.place(*path, *key.split('.'))}: {where}.{key}: {problem}")
+        return kept
+
+    tasks: dict[str, str | TaskSettings] = {}
+    for i, task in enumerate(evaluate.tasks):
+        path = ("base", "evaluate", "tasks", i)
+        name = task if isinstance(task, str) else task.task
+        if name in tasks:
+            problems.append(f"{source.place(*path)}: base.evaluate.tasks names {name} twice")
+        elif isinstance(task, TaskSettings):
+            tasks[name] = TaskSettings(task=name, **sound(task.model_extra or {}, *path))
+        else:
+            tasks[name] = task
+    if evaluate.at and not is_trained:
         problems.append(
             f"{source.place('base', 'evaluate', 'at')}: base.evaluate.at: points without training have no checkpoints"
         )
     if len(set(config.seeds)) < len(config.seeds):
         problems.append(f"{source.place('seeds')}: seeds: a seed stands twice in {shown(config.seeds)}")
-    return problems
+    kept = evaluate.model_copy(
+        update={"tasks": list(tasks.values()), "final": sound(evaluate.final, "base", "evaluate", "final")}
+    )
+    base = config.base.model_copy(
+        update={"run": sound(config.base.run, "base", "run"), "evaluate": kept}
+    )
+    return config.model_copy(update={"base": base, "seeds": list(dict.fromkeys(config.seeds))})
+
+
+def _setting_problem(key: str, is_trained: bool) -> str | None:
+    """Unknown run settings, and those that the sweep itself decides."""
+    if key == "task":
+        return "tasks stand in base.evaluate.tasks"
+    if key in ("model", "model.name") and is_trained:
+        return "the model is what each point trains; leave it out, or set train: null"
+    try:
+        set_key({}, key, None)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _override(data: dict[str, Any], key: str, value: Any) -> None:
