@@ -22,7 +22,7 @@ from reports.credits import credits_of
 from reports.downloads import CSV, File, csv_file, json_file, stem_of
 from reports.facts import command_of
 from reports.format import interval, number, signed, signed_interval, words
-from reports.gallery import BUDGET_BYTES, Gallery, build_gallery, interleaved
+from reports.gallery import BUDGET_BYTES, Gallery, build_gallery, side_by_side
 from reports.page import both_widths, files_context, gallery_context, glossary_context, task_title
 
 if TYPE_CHECKING:
@@ -222,32 +222,7 @@ def _gallery(
         kept = frame[frame["sample_id"].isin(ids)]
         kept = kept[kept.groupby("sample_id").cumcount() < PICTURES_PER_RUN]
         galleries.append(build_gallery(run.root, kept, BUDGET_BYTES * 2 // (1 + len(runs))))
-    kinds = list(dict.fromkeys(kind for gallery in galleries for kind in gallery.data["kinds"]))
-    by_id: dict[str, dict[str, Any]] = {}
-    pictures: list[str] = []
-    for number_, gallery in enumerate(galleries):
-        offset = len(pictures)
-        pictures += gallery.pictures
-        for entry in gallery.data["samples"]:
-            for output in entry["o"]:
-                output["k"] = [kinds.index(gallery.data["kinds"][k]) for k in output["k"]]
-                output["n"] = number_
-                if "t" in output:
-                    output["t"] += offset
-            if entry["id"] in by_id:
-                by_id[entry["id"]]["o"] += entry["o"]
-            else:
-                by_id[entry["id"]] = entry
-    groups = galleries[0].data["groups"]
-    entries = interleaved(sorted(by_id.values(), key=lambda e: str(e["id"])), len(groups))
-    return Gallery(
-        data={**galleries[0].data, "kinds": kinds, "runs": list(names), "samples": entries},
-        pictures=pictures,
-        setting="; ".join(dict.fromkeys(g.setting for g in galleries)),
-        n_pictures=sum(g.n_pictures for g in galleries),
-        n_left_out=sum(map(len, samples)) - sum(len(e["o"]) for e in entries),
-        n_unreadable=sum(g.n_unreadable for g in galleries),
-    )
+    return side_by_side(galleries, range(len(runs)), names, sum(map(len, samples)))
 
 
 def _files(

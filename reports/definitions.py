@@ -85,6 +85,40 @@ TERMS = {
 }  # fmt: skip
 
 
+SWEEP_TERMS = {
+    "cell": ("cell", "One combination of the axes. Its points differ in nothing but the seed of training and drawing."),
+    "interval": (
+        "95 % interval",
+        "Of a cell's figure over its seeds. Two sources of chance are added: which prompts were asked (resampled) and "
+        "how trainings from different seeds differ (Student's t over seeds). With one seed it covers the prompts only.",
+    ),
+    "sd": ("sd of seeds", "Standard deviation of the figure from one training to the next."),
+    "difference": (
+        "difference",
+        "The cell minus the baseline, output by output on the same prompts and within the same seed, then over seeds.",
+    ),
+    "p": (
+        "p (Holm)",
+        "Chance of a difference at least this large if the two cells were equally good, given how prompts and seeds "
+        "vary; adjusted for every test in the same table or list (Holm 1979).",
+    ),
+    "effect": (
+        "effect of an axis",
+        "Mean over all pairs of cells that differ in this axis alone, paired by prompt and seed. Where axes work "
+        "against each other an average hides it: the cells' own differences show it.",
+    ),
+    "detectable": (
+        "found in 8 of 10",
+        "The smallest true difference between two cells that a sweep with as many seeds and prompts finds with "
+        "probability 0.8, before correction for several tests.",
+    ),
+    "shared": (
+        "shared",
+        "Training of stages that several cells have in common. It ran once and is counted whole in each of them.",
+    ),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Entry:
     """A glossary entry; `id` is the name of its element in the page."""

@@ -99,6 +99,42 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
     )
 
 
+def side_by_side(
+    galleries: Sequence[Gallery], places: Sequence[int], names: Sequence[str], n_outputs: int
+) -> Gallery:
+    """Several galleries as one whose samples hold the outputs of all, in the order of the prompts' numbers.
+
+    Args: places: index into `names` (runs or cells) of each gallery. n_outputs: of all runs, shown or not.
+    """
+    kinds = list(dict.fromkeys(kind for gallery in galleries for kind in gallery.data["kinds"]))
+    groups = list(dict.fromkeys(group for gallery in galleries for group in gallery.data["groups"]))
+    by_id: dict[str, dict[str, Any]] = {}
+    pictures: list[str] = []
+    for gallery, place in zip(galleries, places, strict=True):
+        offset = len(pictures)
+        pictures += gallery.pictures
+        for entry in gallery.data["samples"]:
+            entry["g"] = groups.index(gallery.data["groups"][entry["g"]])
+            for output in entry["o"]:
+                output["k"] = [kinds.index(gallery.data["kinds"][k]) for k in output["k"]]
+                output["n"] = place
+                if "t" in output:
+                    output["t"] += offset
+            if entry["id"] in by_id:
+                by_id[entry["id"]]["o"] += entry["o"]
+            else:
+                by_id[entry["id"]] = entry
+    entries = interleaved(sorted(by_id.values(), key=lambda e: str(e["id"])), len(groups))
+    return Gallery(
+        data={**galleries[0].data, "groups": groups, "kinds": kinds, "runs": list(names), "samples": entries},
+        pictures=pictures,
+        setting="; ".join(dict.fromkeys(g.setting for g in galleries)),
+        n_pictures=sum(g.n_pictures for g in galleries),
+        n_left_out=n_outputs - sum(len(e["o"]) for e in entries),
+        n_unreadable=sum(g.n_unreadable for g in galleries),
+    )
+
+
 def _limits(n: int) -> int:
     return max(160, min(MAX_TEXT, TEXT_BYTES // max(1, n)))
 

@@ -60,7 +60,7 @@ def interval_chart(
     `emphasised`: how many of the first lines are headline figures, set off by a rule. `notes`: what stands at the
     right of each line, such as value and n.
     """
-    fig, ax = _figure(width_in, 0.34 * len(labels) + 0.42)
+    fig, ax = new_figure(width_in, 0.34 * len(labels) + 0.42)
     for y, (value, bound) in enumerate(zip(values, bounds, strict=True)):
         if bound is not None:
             ax.plot(
@@ -111,13 +111,11 @@ def runs_chart(
 
     `values[r][i]`: run r, label i. The legend stands above the axes, so that a saved figure has it.
     """
-    from matplotlib.lines import Line2D
-
     step = 0.22
     band = step * len(runs) + 0.24
-    fig, ax = _figure(width_in, 0.98 * band * len(labels) * 0.62 + 0.42 + 0.24 * math.ceil(len(runs) / 2))
+    fig, ax = new_figure(width_in, 0.98 * band * len(labels) * 0.62 + 0.42 + 0.24 * math.ceil(len(runs) / 2))
     for r in range(len(runs)):
-        color, marker = RUN_COLORS[r % len(RUN_COLORS)], RUN_MARKERS[r % len(RUN_MARKERS)]
+        color, marker = run_style(r)
         for i, (value, bound) in enumerate(zip(values[r], bounds[r], strict=True)):
             y = i * band + (r - (len(runs) - 1) / 2) * step
             if bound is not None:
@@ -129,17 +127,7 @@ def runs_chart(
     ax.set_ylim((len(labels) - 0.5) * band, -0.5 * band)
     ax.set_xlim(0, top)
     ax.grid(axis="x", color=LINE, linewidth=0.8)
-    handles = [
-        Line2D([], [], color=RUN_COLORS[r % len(RUN_COLORS)], marker=RUN_MARKERS[r % len(RUN_MARKERS)], linewidth=2)
-        for r in range(len(runs))
-    ]  # fmt: skip
-    columns = 2 if width_in > 5 else 1
-    legend = fig.legend(
-        handles, [str(name) for name in runs], loc="outside upper left", ncols=columns, frameon=False, fontsize=9,
-        labelcolor=INK,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    add_legend(fig, runs, width_in)
     return fig, ax
 
 
@@ -153,7 +141,7 @@ def difference_chart(
     notes: Sequence[str] = (),
 ) -> tuple[Figure, Axes]:
     """Differences with intervals around a line at zero; those that are not shown (`is_shown`) are hollow."""
-    fig, ax = _figure(width_in, 0.34 * len(labels) + 0.42)
+    fig, ax = new_figure(width_in, 0.34 * len(labels) + 0.42)
     ax.axvline(0, color=MUTED, linewidth=1)
     for y, (value, bound, shown) in enumerate(zip(values, bounds, is_shown, strict=True)):
         color = ACCENT if shown else MUTED
@@ -179,7 +167,7 @@ def kinds_chart(counts: pandas.DataFrame, *, width_in: float = 7.2) -> tuple[Fig
 
     Args: counts: `reports.tables.kinds_frame`. The legend belongs to the page, which has room for it.
     """
-    fig, ax = _figure(width_in, 0.36 * len(counts) + 0.42)
+    fig, ax = new_figure(width_in, 0.36 * len(counts) + 0.42)
     total = counts.sum(axis=1)
     left = counts.iloc[:, 0] * 0.0
     for column, color in zip(counts.columns, kind_colors(list(counts.columns)), strict=True):
@@ -203,6 +191,27 @@ def kind_colors(kinds: Sequence[str]) -> list[str]:
         KIND_COLORS[0] if kind == RIGHT else UNSCORED_COLOR if kind == UNSCORED else next(others)
         for kind in kinds
     ]
+
+
+def run_style(number: int) -> tuple[str, str]:
+    """Colour and marker of the run (or cell) at that place; 64 pairs before one comes twice."""
+    colors = len(RUN_COLORS)
+    return RUN_COLORS[number % colors], RUN_MARKERS[(number + number // colors) % len(RUN_MARKERS)]
+
+
+def add_legend(fig: Figure, names: Sequence[str], width_in: float, places: Sequence[int] | None = None) -> None:
+    """Names of runs above the axes, so that a saved figure has them. `places`: their numbers, default 0, 1, ..."""
+    from matplotlib.lines import Line2D
+
+    styles = [run_style(place) for place in (places if places is not None else range(len(names)))]
+    handles = [Line2D([], [], color=color, marker=marker, linewidth=2) for color, marker in styles]
+    columns = 2 if width_in > 5 else 1
+    legend = fig.legend(
+        handles, [_label(str(name)) for name in names], loc="outside upper left", ncols=columns, frameon=False,
+        fontsize=9, labelcolor=INK,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def run_color(number: int) -> str:
@@ -271,7 +280,8 @@ def _plain_labels(ax: Axes) -> None:
         label.set_parse_math(False)  # a name with two dollar signs is not a formula
 
 
-def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+def new_figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    """Empty axes in the page's style."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

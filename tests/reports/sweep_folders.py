@@ -172,6 +172,10 @@ def _write_point(folder: SweepFolder, point: Point, number: int, wanted: Wanted)
         place.mkdir(parents=True, exist_ok=True)
         write_stage(place, stage)
         write_state(place, State("done", 1))
+        if wanted.ceiling and not stage.parents:
+            top = 0.88 if point.values.get("target") == "clip" else 0.95
+            figures = {"scenes": 192, "split": "test_seen", "psnr_db": 24.6, "f1": top, "counts": 0.9, "color": 0.93}
+            (place / "ceiling.json").write_text(json.dumps({**figures, "real": {"f1": 0.99, "counts": 0.98}}))
     sequential = len(point.stages) > 1
     pace = SECONDS[str(point.values.get("target", "clip"))]
     shared = Compute(STEPS, 300.0, 8 * STEPS) if sequential else Compute()
@@ -190,15 +194,12 @@ def _write_point(folder: SweepFolder, point: Point, number: int, wanted: Wanted)
         if wanted.set_figures:
             kid = 0.2 - 0.15 * skill_of(point.values, point.seed) * share
             metrics["fid_stickers/kid"] = Figure(kid, kid - 0.01, kid + 0.01, 160, "distance", False)
-        if wanted.ceiling:
-            top = 0.88 if point.values.get("target") == "clip" else 0.95
-            metrics["reconstruct/verdicts"] = Figure(top, top - 0.02, top + 0.02, 500, "fraction", True)
         rows.append(CurveRow(step, shared + own_compute, metrics, share == 1.0))
     write_curve(own, rows)
     write_result(
         own,
         PointResult(metrics, Compute(STEPS, pace * STEPS, 8 * STEPS), shared, 3_400_000 + 1000 * sequential,
-                    digest_of([point.id, "weights"]), 42.0, point.stages),
+                    digest_of([point.id, "weights"]), 42.0, False, point.stages),
     )  # fmt: skip
     began = f"2026-11-22T03:{number % 60:02d}:00+00:00"
     write_state(

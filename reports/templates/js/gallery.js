@@ -13,6 +13,8 @@
   const gallery = {
     data, runs, isComparison, shown: [], place: 0, MARK,
     verdictOf: (o) => (o.v === null ? "none" : o.v >= 1 ? "right" : "wrong"),
+    // What an output is called: its number, or what the page says (training seeds of a sweep).
+    numberOf: (o) => (data.numbers ? data.numbers[o.i] : String(o.i + 1)),
     sayVerdict: (o) => ({ right: "right", none: "not scored", wrong: o.v > 0 ? `partly right, ${o.v.toFixed(2)}` : "wrong" })[gallery.verdictOf(o)],
     encoded(number_) {
       const block = Math.floor(number_ / data.perBlock);
@@ -22,7 +24,7 @@
     picture(sample, output) {
       if (output.t === undefined) return make("span", { className: "blank" }, output.x || (output.u ? "not scored" : "no picture"));
       const image = make("img", {
-        alt: `Picture ${output.i + 1} for \u201c${sample.p.slice(0, 200)}\u201d: ${gallery.sayVerdict(output)}`,
+        alt: `Picture ${gallery.numberOf(output)} for \u201c${sample.p.slice(0, 200)}\u201d: ${gallery.sayVerdict(output)}`,
         decoding: "async",
         width: output.w,
         height: output.h,
@@ -99,7 +101,7 @@
       const button = make("button", { type: "button", className: `thumb ${verdict}-v`, title: output.r || output.u || gallery.sayVerdict(output) });
       button.append(gallery.picture(sample, output), make("span", { className: "mark", "aria-hidden": "true" }, MARK[verdict]));
       const of = isComparison ? `${runs[output.n || 0]}, ` : "";
-      button.setAttribute("aria-label", `${of}${output.t === undefined ? "output" : "picture"} ${output.i + 1}, ${gallery.sayVerdict(output)}: open`);
+      button.setAttribute("aria-label", `${of}${output.t === undefined ? "output" : "picture"} ${gallery.numberOf(output)}, ${gallery.sayVerdict(output)}: open`);
       if (!matching.has(output)) button.classList.add("off");
       button.addEventListener("click", () => page.viewer.open(sample, output));
       if (isComparison) {

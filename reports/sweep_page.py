@@ -1,0 +1,338 @@
+"""What the page of a sweep says, as plain values for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evals.api import MetricValue
+from evals.sweeps.results import Cell, Row
+from reports import definitions, plots
+from reports.accuracy import accuracy_tables, verdict_accuracy
+from reports.banners import is_stickers
+from reports.credits import credits_of
+from reports.downloads import csv_file, json_file, stem_of
+from reports.format import count, number, seconds, signed, signed_interval, words
+from reports.page import both_widths, files_context, gallery_context
+from reports.sweep_banners import point_rows, sweep_banners
+from reports.sweep_curves import axis_figures, curve_figures, plane_figure
+from reports.sweep_data import SweepData
+from reports.sweep_pictures import picture_tasks, sheet, sweep_gallery, training_sheet
+from reports.sweep_stats import Effect
+
+ALPHA = 0.05
+STEPS_OF_NEED = (0.02, 0.05, 0.1)  # differences whose seeds are told, in the metric's own scale of 0 to 1
+MAX_DRAWN = 40  # cells in one chart
+
+
+def sweep_page(data: SweepData) -> dict[str, Any]:
+    """The template's values for a sweep, finished or as far as it got."""
+    sweep = data.sweep
+    stem = stem_of("sweep", sweep["name"])
+    effects = data.study.effects(data.shown, data.axes)
+    curves, curve_file = curve_figures(data, stem)
+    plane = plane_figure(data, stem)
+    tasks = [t for t in picture_tasks(data) if t in data.runs] or list(data.runs)
+    gallery = sweep_gallery(data, tasks[0]) if tasks else None
+    sheets = {
+        "cells": sheet(data, gallery) if gallery is not None else None,
+        "training": training_sheet(data, tasks[0]) if tasks else None,
+    }
+    judged = data.runs.get(tasks[0]) if tasks else None
+    judge = judged.manifest["judge"] if judged is not None else None
+    accuracy = (judge or {}).get("accuracy") or {}
+    rows = point_rows(data)
+    compute = _compute(data)
+    files = [
+        csv_file(f"{stem}-table.csv", data.table.records(), "Cells and metrics with intervals and differences, CSV"),
+        csv_file(f"{stem}-effects.csv", map(_effect_record, effects), "Effects of the axes, CSV") if effects else None,
+        curve_file,
+        plane["csv"] if plane else None,
+        csv_file(f"{stem}-compute.csv", compute["rows"], "Training compute by cell, CSV") if compute["rows"] else None,
+        csv_file(f"{stem}-points.csv", rows, "Every point, CSV"),
+        json_file(f"{stem}.json", dict(sweep), "The sweep as it was asked for, JSON"),
+    ]
+    metrics = [_metric_value(data, name) for name in data.shown]
+    return {
+        "title": f"Sweep {sweep['name']}",
+        "sweep": sweep,
+        "data": data,
+        "stem": stem,
+        "banners": sweep_banners(data),
+        "points": rows,
+        "n_done": len(data.study.results),
+        "n_seeds": len({p.point.seed for p in data.points}),
+        "cells": [_cell(data, cell) for cell in data.cells],
+        "metrics": [
+            {"name": m, "title": data.metric_name(m), "value": v, "up": v.higher_is_better}
+            for m, v in zip(data.shown, metrics, strict=True)
+        ],
+        "grid_charts": _grid_charts(data),
+        "differences": _differences(data, stem),
+        "n_tests": sum(row.p_value is not None for row in data.table.rows),
+        "effects": [_effect(data, e) for e in effects],
+        "answers": [_answer(data, e) for e in effects if e.metric in data.headlines and e.value is not None],
+        "needs": _needs(data),
+        "axis_figures": axis_figures(data, stem),
+        "curves": curves,
+        "plane": plane,
+        "compute": compute,
+        "ceilings": _ceilings(data),
+        "gallery": None,
+        "gallery_task": tasks[0] if tasks else "",
+        "sheets": sheets,
+        "judge": judge,
+        "accuracy": accuracy_tables(accuracy),
+        "verdicts": verdict_accuracy(accuracy),
+        "is_stickers": any(map(is_stickers, data.runs.values())),
+        "credits": credits_of(judged.manifest) if judged is not None else [],
+        "provenance": _provenance(data),
+        "yaml": _yaml(sweep["definition"]),
+        "left_out": sweep["left_out"],
+        **_glossary(data, metrics, bool(accuracy)),
+        **(gallery_context(gallery) if gallery is not None else {}),
+        **files_context([f for f in files if f is not None]),
+    }
+
+
+def is_shown(p_holm: float | None) -> bool:
+    """Whether a difference is more than chance would make, after correction."""
+    return p_holm is not None and p_holm < ALPHA
+
+
+def _metric_value(data: SweepData, metric: str) -> MetricValue:
+    row = next(r for r in data.table.of(metric) if r.value is not None)
+    return MetricValue(
+        metric.partition("/")[2], row.value, row.n, 0, None, row.unit, row.higher_is_better, method=row.method
+    )
+
+
+def _cell(data: SweepData, cell: Cell) -> dict[str, Any]:
+    rows = {row.metric: row for row in data.table.rows if row.cell == cell.id}
+    return {
+        "id": cell.id, "name": data.names[cell.id], "values": cell.values, "rows": rows,
+        "is_baseline": cell.id == data.table.baseline, "done": len(cell.done), "asked": len(cell.points),
+        "color": plots.run_color(data.places[cell.id]), "ceiling": data.ceilings.get(cell.id),
+    }  # fmt: skip
+
+
+def _charts(
+    data: SweepData, rows: Sequence[Row], title: str, text: str, draw: Callable[[Sequence[Row], float], Any]
+) -> list[dict[str, Any]]:
+    return both_widths(lambda width_in: draw(rows, width_in), title, text)
+
+
+def _grid_charts(data: SweepData) -> list[dict[str, Any]]:
+    """The headlines of the tasks, cells below each other; fractions and percents only, which have an axis."""
+    found = []
+    for metric in data.headlines:
+        rows = [r for r in data.table.of(metric) if r.value is not None][:MAX_DRAWN]
+        if not rows or rows[0].unit not in ("fraction", "percent"):
+            continue
+        top = 1.0 if rows[0].unit == "fraction" else 100.0
+
+        def draw(rows: Sequence[Row], width_in: float, top: float = top) -> Any:
+            notes = [f"{number(r.value, r.unit)}  {len(r.seeds)} seed{'s' * (len(r.seeds) != 1)}" for r in rows]
+            return plots.interval_chart(
+                [data.names[r.cell] for r in rows], [r.value for r in rows], [_ci(r) for r in rows],
+                width_in=width_in, top=top, emphasised=0, notes=notes if width_in > 5 else [],
+            )  # fmt: skip
+
+        text = "; ".join(f"{data.names[r.cell]} {number(r.value, r.unit)}" for r in rows)
+        title = data.metric_name(metric)
+        charts = _charts(data, rows, f"{title} of all cells", text, draw)
+        found.append({"title": title, "charts": charts, "metric": metric.replace("/", "-")})
+    return found
+
+
+def _differences(data: SweepData, stem: str) -> list[dict[str, Any]]:
+    """Per metric the cells against the baseline: table rows, and a chart for headlines."""
+    found = []
+    for metric in data.shown:
+        rows = [r for r in data.table.of(metric) if r.difference is not None][:MAX_DRAWN]
+        left_out = [r for r in data.table.of(metric) if r.difference is None and r.difference_note]
+        if not rows and not left_out:
+            continue
+        charts = []
+        if metric in data.headlines and rows:
+
+            def draw(rows: Sequence[Row], width_in: float) -> Any:
+                notes = [f"{signed(r.difference, r.unit)}" for r in rows]
+                return plots.difference_chart(
+                    [data.names[r.cell] for r in rows], [r.difference or 0.0 for r in rows],
+                    [_difference_ci(r) for r in rows], [is_shown(r.p_holm) for r in rows], width_in=width_in,
+                    notes=notes if width_in > 5 else [],
+                )  # fmt: skip
+
+            text = "; ".join(f"{data.names[r.cell]} {signed(r.difference, r.unit)}" for r in rows)
+            charts = _charts(data, rows, f"{data.metric_name(metric)}, minus the baseline", text, draw)
+        found.append({
+            "title": data.metric_name(metric), "charts": charts, "is_headline": metric in data.headlines,
+            "figure": f"{stem}-{metric.replace('/', '-')}-differences",
+            "rows": [
+                {"name": data.names[r.cell], "row": r, "ci": _difference_ci(r),
+                 "reading": _reading(r.difference, r.p_holm, r.higher_is_better)} for r in rows
+            ],
+            "left_out": [(data.names[r.cell], r.difference_note) for r in left_out],
+        })  # fmt: skip
+    return found
+
+
+def _reading(value: float | None, p_holm: float | None, up: bool) -> tuple[str, str]:
+    """(class, word) of a difference."""
+    if p_holm is None:
+        return "tie", "not tested"
+    if not is_shown(p_holm) or not value:
+        return "tie", "no difference shown"
+    return ("better" if (value > 0) == up else "worse"), ("higher" if value > 0 else "lower")
+
+
+def _effect(data: SweepData, effect: Effect) -> dict[str, Any]:
+    return {
+        "effect": effect, "axis": words(effect.axis), "metric": data.metric_name(effect.metric),
+        "step": f"{_value(effect.before)} to {_value(effect.after)}",
+        "reading": _reading(effect.value, effect.p_holm, effect.higher_is_better),
+    }  # fmt: skip
+
+
+def _answer(data: SweepData, e: Effect) -> dict[str, str]:
+    """One sentence: what an axis does to a headline, over all other axes."""
+    name, before, after = data.metric_name(e.metric), _value(e.before), _value(e.after)
+    if is_shown(e.p_holm):
+        better = ((e.value or 0) > 0) == e.higher_is_better
+        text = f"{after} is {'better' if better else 'worse'} than {before} in {name}"
+    else:
+        text = f"No difference between {after} and {before} is shown in {name}"
+    text += f": {signed(e.value, e.unit)}"
+    if e.ci:
+        text += f", 95 % interval {signed_interval(e.ci, e.unit)}"
+    if e.p_holm is not None:
+        text += f", p {_p(e.p_holm)} after Holm’s correction"
+    pairs = f"{e.pairs} pair{'s' * (e.pairs != 1)} of cells, {len(e.seeds)} seed{'s' * (len(e.seeds) != 1)}"
+    return {"axis": words(e.axis), "text": f"{text} ({pairs})."}
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _effect_record(e: Effect) -> dict[str, Any]:
+    return {
+        "axis": e.axis, "from": e.before, "to": e.after, "metric": e.metric, "unit": e.unit, "effect": e.value,
+        "ci_low": e.ci and e.ci[0], "ci_high": e.ci and e.ci[1], "p": e.p_value, "p_holm": e.p_holm,
+        "pairs_of_cells": e.pairs, "seeds": " ".join(map(str, e.seeds)), "method": e.method, "note": e.note,
+    }  # fmt: skip
+
+
+def _needs(data: SweepData) -> list[dict[str, Any]]:
+    found = []
+    for metric in data.headlines:
+        need = data.study.needs(metric, STEPS_OF_NEED)
+        if need is not None:
+            found.append({"title": data.metric_name(metric), "need": need})
+    return found
+
+
+def _compute(data: SweepData) -> dict[str, Any]:
+    """Rows by cell (means over finished seeds), and sentences on what is matched between them."""
+    rows = []
+    for cell in data.cells:
+        if cell.own is None or cell.shared is None:
+            continue
+        total = cell.own + cell.shared
+        rows.append({
+            "cell": data.names[cell.id], "parameters_trained": cell.parameters, "steps": total.steps,
+            "images": total.images, "own_seconds": cell.own.seconds, "shared_seconds": cell.shared.seconds,
+            "total_seconds": total.seconds, "evaluation_seconds": cell.evaluation_seconds, "seeds": len(cell.done),
+        })  # fmt: skip
+    is_trained = any(row["steps"] for row in rows)
+    matched = []
+    if is_trained and len(rows) > 1:
+        for key, name in (
+            ("parameters_trained", "parameters trained"), ("images", "images seen in training"),
+            ("steps", "optimizer steps, all stages"), ("total_seconds", "seconds of training, shared stages whole"),
+        ):  # fmt: skip
+            values = [float(row[key] or 0) for row in rows]
+            low, high = min(values), max(values)
+            show = seconds if key == "total_seconds" else count
+            spread = (high - low) / high if high else 0.0
+            equal = spread < 1e-9
+            text = f"equal, {show(high)}" if equal else f"{show(low)} to {show(high)} (up to {100 * spread:.1f} % less)"
+            matched.append({"name": name, "text": text, "is_equal": equal})
+    return {"rows": rows, "matched": matched, "is_trained": is_trained}
+
+
+def _ceilings(data: SweepData) -> dict[str, Any] | None:
+    if not data.ceilings:
+        return None
+    columns = list(dict.fromkeys(name for c in data.ceilings.values() for name in c.figures))
+    rows = [
+        {"name": data.names[cell], "cells": [c.figures.get(name) for name in columns], "scenes": c.scenes}
+        for cell, c in data.ceilings.items()
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _provenance(data: SweepData) -> list[tuple[str, list[tuple[str, str]]]]:
+    sweep = data.sweep
+    git = sweep.get("git") or {}
+    commit = git.get("commit") or "not from a repository"
+    versions = sweep.get("versions") or {}
+    parts = [
+        ("sweep", [
+            ("name", sweep["name"]), ("digest", sweep["digest"]), ("created", sweep.get("created") or ""),
+            ("commit", f"{commit}, with uncommitted changes" if git.get("is_dirty") else commit),
+            ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)),
+            ("hosts", ", ".join(sorted({p.state.host for p in data.points if p.state.host}))),
+        ]),
+    ]  # fmt: skip
+    for task, run in data.runs.items():
+        judge = run.manifest["judge"] or {}
+        plan = run.manifest["plan"]
+        prompts = f"{count(plan['samples'])} prompts x {plan['per_sample']} = {count(plan['outputs'])} outputs a point"
+        parts.append((task, [
+            ("version", str(run.manifest["task"]["version"])),
+            ("outputs", prompts),
+            ("prompts sha256", str(run.manifest["task"]["prompts_sha256"])),
+            ("judge", f"{judge.get('name')} {judge.get('version')}" if judge else ""),
+            ("judge weights", str(judge.get("weights_sha256") or "")),
+        ]))  # fmt: skip
+    return parts
+
+
+def _yaml(definition: Mapping[str, Any]) -> str:
+    import yaml
+
+    kept = {k: v for k, v in definition.items() if v not in (None, [], {}, "")}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _glossary(data: SweepData, metrics: Sequence[MetricValue], has_accuracy: bool) -> dict[str, Any]:
+    entries = []
+    for i, (name, metric) in enumerate(zip(data.shown, metrics, strict=True)):
+        task = name.partition("/")[0]
+        run = data.runs.get(task)
+        groups = run.manifest["task"]["groups"] if run is not None else ()
+        text = definitions.definition(metric, task, groups)
+        entries.append(definitions.Entry(f"def-m{i}", data.metric_name(name), text))
+    for key, (name, text) in definitions.SWEEP_TERMS.items():
+        entries.append(definitions.Entry(f"def-{key}", name, text))
+    if has_accuracy:
+        entries.append(definitions.Entry("def-judge", *definitions.TERMS["judge"]))
+    return {"glossary": entries, "def_of": {name: f"def-m{i}" for i, name in enumerate(data.shown)}}
+
+
+def _ci(row: Row) -> tuple[float, float] | None:
+    return None if row.ci_low is None or row.ci_high is None else (row.ci_low, row.ci_high)
+
+
+def _difference_ci(row: Row) -> tuple[float, float] | None:
+    if row.difference_low is None or row.difference_high is None:
+        return None
+    return row.difference_low, row.difference_high
+
+
