@@ -55,9 +55,9 @@ def decode(value: Any) -> Any:
 
 
 def number(value: Any, key: str = "score") -> float | None:
-    """The one finite number in a payload: itself, or under ``key`` of a mapping."""
+    """The one finite number in a payload: itself, or under ``key`` of a mapping or a usual name for it."""
     if isinstance(value, Mapping):
-        value = value.get(key)
+        value = next((value[k] for k in (key, "score", "is_correct", "correct") if k in value), None)
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return float(value)
     return None

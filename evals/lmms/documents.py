@@ -104,7 +104,7 @@ class Documents:
         one = self.loaded.tasks[origin.task]
         document = self.document(origin.task, origin.doc_id, has_pictures=True)
         if self.form == "chat":
-            shown = [part["url"] for part in _parts(one.doc_to_messages(document)) if part["type"] != "text"]
+            shown = [part["url"] for part in parts_of(one.doc_to_messages(document)) if part["type"] != "text"]
         else:
             shown = one.doc_to_visual(document)
         return as_pictures(shown, origin.task)
@@ -141,8 +141,8 @@ class Documents:
                 images=Pictures(origin) if shown else (),  # type: ignore[arg-type]
                 unit=name if repeats > 1 else None,
                 max_new_tokens=int(limit) if limit else None,
-                stop=_stops(settings.get("until")),
-                sampling=_sampling(settings),
+                stop=stops_of(settings.get("until")),
+                sampling=sampling_of(settings),
                 choices=self._choices(one, instances),
                 dialogue=Dialogue(origin) if first.request_type.endswith(("round", "agentic")) else None,
             )
@@ -154,7 +154,7 @@ class Documents:
     def _prompt(self, one: Any, instance: Any) -> str:
         if self.form == "chat" and callable(getattr(one, "doc_to_messages", None)):
             document = self.document(one.config.task, instance.doc_id, has_pictures=True)
-            return "".join(p["text"] for p in _parts(one.doc_to_messages(document)) if p["type"] == "text")
+            return "".join(p["text"] for p in parts_of(one.doc_to_messages(document)) if p["type"] == "text")
         context = instance.args[0]
         return "\n".join(context) if isinstance(context, list) else str(context)
 
@@ -256,17 +256,19 @@ def as_pictures(shown: Any, task: str) -> list[Any]:
     return found
 
 
-def _parts(messages: Any) -> Iterator[Mapping[str, Any]]:
+def parts_of(messages: Any) -> Iterator[Mapping[str, Any]]:
+    """The texts and pictures of chat messages, in order."""
     for message in messages or ():
         content = message["content"]
         yield from [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _stops(until: Any) -> tuple[str, ...]:
+def stops_of(until: Any) -> tuple[str, ...]:
+    """``until`` of a task's generation settings."""
     return tuple(u for u in ([until] if isinstance(until, str) else until or ()) if u)
 
 
-def _sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
+def sampling_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What departs from greedy decoding: {} unless the task wants its answers drawn."""
     if settings.get("do_sample") is False or not settings.get("temperature"):
         return {}

@@ -11,6 +11,7 @@ aggregation that refuses repeated documents, as MME's pairs do, gets a jackknife
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import math
 import tempfile
@@ -92,44 +93,38 @@ class Figure:
 
     def _payloads(self, rows: Sequence[ScoreRow]) -> list[tuple[str, Any]]:
         """(cluster, payload) per document, in document order."""
-        texts: dict[int, list[str | None]] = {}
-        kept: dict[int, Mapping[str, Any]] = {}
-        clusters: dict[int, str] = {}
+        documents: dict[int, list[ScoreRow]] = {}
         for row in rows:
-            details = row.score.details
-            doc_id, _, repeat = row.sample_id.rpartition("/")[2].partition("#")
-            number = int(doc_id)
-            clusters[number] = self.documents.cluster(self.task, number) or f"document {number}"
-            if row.score.is_scored and "lmms" in details:
-                kept[number] = details["lmms"]
-            elif row.score.is_scored or self.is_theirs:
-                texts.setdefault(number, []).append(details.get("text"))
+            name = row.sample_id.rpartition("/")[2].partition("#")[0]
+            documents.setdefault(int(name), []).append(row)
+        is_drawn = any(row.score.details.get("drawn") for row in rows)
         found = []
-        for number in sorted({*kept, *texts}):
-            if number in kept:
-                payload = kept[number].get(self.filter, {})
-            else:
-                answers = texts[number]
-                if not self.is_theirs and len(answers) < self._repeats:
-                    continue  # one of the repeats failed
-                payload = {
-                    name: value
-                    for name, value in scoring.payloads(
-                        self.documents, self.task, number, [a or "" for a in answers]
-                    )[self.filter].items()
-                }
-                payload = {name: codec.encode(value) for name, value in payload.items()}
-            if self.metric in payload:
-                found.append((clusters[number], codec.decode(payload[self.metric])))
+        with scoring.seeded_as_theirs() if self.is_theirs else contextlib.nullcontext():
+            for number in sorted(documents):
+                payload = self._payload(number, documents[number], is_drawn)
+                if payload is not None and self.metric in payload:
+                    cluster = self.documents.cluster(self.task, number) or f"document {number}"
+                    found.append((cluster, payload[self.metric]))
         return found
+
+    def _payload(
+        self, number: int, rows: Sequence[ScoreRow], is_drawn: bool
+    ) -> Mapping[str, Any] | None:
+        """What the scorer made of one document's answers; None for one that does not count."""
+        scores = [row.score for row in rows]
+        if not self.is_theirs and not all(score.is_scored for score in scores):
+            return None
+        kept = scores[0].details.get("lmms")
+        if kept is not None and not (self.is_theirs and is_drawn):
+            return {name: codec.decode(value) for name, value in kept.get(self.filter, {}).items()}
+        texts = [score.details.get("text") or score.answer or "" for score in scores]
+        if self.is_theirs:
+            return scoring.in_sequence(self.documents, self.task, number, texts)[self.filter]
+        return scoring.payloads(self.documents, self.task, number, texts)[0][self.filter]
 
     @property
     def _one(self) -> Any:
         return self.documents.loaded.tasks[self.task]
-
-    @property
-    def _repeats(self) -> int:
-        return int(self._one.config.repeats or 1)
 
     # -- values -------------------------------------------------------------------------------
 
@@ -148,12 +143,14 @@ class Figure:
     def _aggregate(self, place: Path) -> Aggregate:
         function = self._one.aggregation()[self.metric]
         takes_args = "args" in inspect.signature(function).parameters
+        place.mkdir(parents=True, exist_ok=True)
         arguments = argparse.Namespace(
             output_path=str(place), model="blip3o", model_args="", tasks=self.task, limit=None, log_samples=False
         )
 
         def call(items: Sequence[Any]) -> Any:
-            with package.quietly():
+            # Some write a file for a server into the current folder, each time they are called.
+            with package.quietly(), contextlib.chdir(place):
                 value = function(list(items), args=arguments) if takes_args else function(list(items))
             return value.item() if hasattr(value, "item") and getattr(value, "size", 0) == 1 else value
 

@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evals.lmms import package
 from evals.lmms.documents import Documents
+from evals.phases.plan import sample_seed
 
 Payloads = Mapping[str, Mapping[str, Any]]
 """Filter -> metric -> what the metric's aggregation reads of this document."""
 
 
-def payloads(documents: Documents, task: str, doc_id: int, texts: Sequence[str]) -> Payloads:
-    """What lmms-eval would hand on to its aggregations.
+def payloads(documents: Documents, task: str, doc_id: int, texts: Sequence[str]) -> tuple[Payloads, bool]:
+    """What lmms-eval would hand on to its aggregations, and whether the scorer drew at random.
+
+    Some do where they cannot read an answer (MMMU guesses a letter). The draw is made a function of the document here,
+    so that a resumed run or another shard draws the same.
 
     Args: texts: the stored answers to the document, one per repeat. Of choices, JSON: a list of [log-likelihood,
     is greedy]; of several rounds, JSON: the list of answers.
     Raises: whatever the task's scorer raises.
     """
+    import numpy as np
+
+    before = random.getstate(), np.random.get_state()
+    seed = sample_seed(0, f"{task}/{doc_id}", 0) % 2**32
+    random.seed(seed)
+    np.random.seed(seed)
+    start = random.getstate(), np.random.get_state()[2]
+    try:
+        found = in_sequence(documents, task, doc_id, texts)
+        return found, (random.getstate(), np.random.get_state()[2]) != start
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+@contextlib.contextmanager
+def seeded_as_theirs() -> Iterator[None]:
+    """The random state in which lmms-eval's evaluator begins."""
+    import numpy as np
+
+    before = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(1234)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+def in_sequence(documents: Documents, task: str, doc_id: int, texts: Sequence[str]) -> Payloads:
+    """``payloads`` with draws from the global state, as lmms-eval's evaluator makes them one document after another."""
     one = documents.loaded.tasks[task]
     document = documents.document(task, doc_id)
     answered = [_answered(i, k, texts) for k, i in enumerate(documents.requests(task)[doc_id])]

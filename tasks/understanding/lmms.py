@@ -135,14 +135,19 @@ class LmmsTask:
         task, doc_id = place["task"], place["doc_id"]
         one = self.documents.loaded.tasks[task]
         try:
-            found = scoring.payloads(self.documents, task, doc_id, [text] * self._asked(one))
+            found, is_drawn = scoring.payloads(self.documents, task, doc_id, [text] * self._asked(one))
             kept = {f: {m: codec.encode(v) for m, v in values.items()} for f, values in found.items()}
         except Exception as error:  # a scorer of one of hundreds of tasks; the others' documents go on
             return error
         value = self._number(one, found)
         details: dict[str, Any] = {"cluster": place["cluster"]}
         # Of repeated answers the figure needs all at once, so the text is kept, not what the scorer made of one.
-        details.update({"text": text} if self._asked(one) > 1 else {"lmms": kept})
+        if self._asked(one) > 1 or is_drawn:
+            details["text"] = text
+        if self._asked(one) == 1:
+            details["lmms"] = kept
+        if is_drawn:
+            details["drawn"] = True
         reason = "" if value is not None else "lmms-eval scores this task over all documents only"
         return Score(value if value is not None else 0.0, answer=text[:200], reason=reason, details=details)
 
@@ -197,11 +202,17 @@ class LmmsTask:
         return replace(figure, name=name, is_theirs=True, submissions=Path(place) if place else None)  # type: ignore[no-any-return]
 
     def warnings(self, rows: Sequence[ScoreRow]) -> Sequence[str]:
+        found = []
         drawn = next((s.sampling for s in self.samples() if s.sampling), None)
-        if not drawn:
-            return []
-        settings = ", ".join(f"{key} {value}" for key, value in drawn.items())
-        return [f"the task wants its answers drawn ({settings}); a model that only decodes greedily answered greedily"]
+        if drawn:
+            settings = ", ".join(f"{key} {value}" for key, value in drawn.items())
+            found.append(
+                f"the task wants its answers drawn ({settings}); a model that only decodes greedily answered greedily"
+            )
+        guessed = sum(bool(row.score.details.get("drawn")) for row in rows)
+        if guessed:
+            found.append(f"lmms-eval's scorer drew at random for {guessed} answers that it could not read")
+        return found
 
 
 def _shared_folder() -> Path | None:
