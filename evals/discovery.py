@@ -40,6 +40,7 @@ _MODELS = {
         "evals.models.openai:create",
         "the images endpoint of OpenAI or of a server that speaks its protocol, openai:MODEL",
     ),
+    "lmms": ("evals.models.lmms:create", "any model of lmms-eval 0.7, lmms:MODEL,key=value,..."),
     "copy-source": ("evals.models.copy_source:create", "the source picture of an edit, unchanged (baseline)"),
     "tiny": ("evals.models.blip3o:create_tiny", "random weights (tests only)"),
     "dummy": ("evals.models.dummy:create", "fake pictures from a hash of the prompt (tests only)"),

@@ -29,6 +29,7 @@ COMMANDS = {
     "data": ("evals.cli.data", "Data of tasks: get them from the hub, check what is here."),
     "config": ("evals.cli.config", "Show settings and their origin, or the schema of settings files."),
     "list": ("evals.cli.list", "List tasks, models, judges or metrics."),
+    "lmms": ("evals.cli.lmms", "The tasks of lmms-eval that run as lmms:NAME: lmms list."),
     "convert-mmdet": ("evals.cli.convert_mmdet", "Convert the weights of GenEval's own detector."),
     "doctor": ("evals.cli.doctor", "Check the installation, bundled weights, disk and tracking."),
 }
