@@ -4,7 +4,8 @@ How seeds are pooled (``evals.stats.seeds``): the value is the plain mean of the
 sources of chance, the prompts (the same for every seed, so they are clusters across seeds) and the trainings, and adds
 their margins. A difference from the baseline is taken output by output within each seed that both have, and pooled
 the same way. With a single seed an interval covers the prompts alone, which the row says. Figures that are no means
-over samples (FID, KID) have one number per seed and Student's t over them. Holm's correction covers all p-values.
+over samples (FID, KID) have one number per seed and Student's t over them. Holm's correction covers the first metric
+of every task together, and all further ones together.
 """
 
 from __future__ import annotations
@@ -111,7 +112,9 @@ class SweepTable:
                 "shared_seconds": cell.shared and cell.shared.seconds, "train_images": total and total.images,
                 "parameters": cell.parameters, "evaluation_seconds": cell.evaluation_seconds,
             }  # fmt: skip
-            found.append({"cell": row.cell, **cell.values, **data, **compute})
+            taken = {"cell", *data, *compute}
+            axes = {f"axis {k}" if k in taken else k: v for k, v in cell.values.items()}
+            found.append({"cell": row.cell, **axes, **data, **compute})
         return found
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -201,9 +204,7 @@ class _Builder:
     def table(self) -> SweepTable:
         cells = [self._cell(cell, ids) for cell, ids in self.sweep["cells"].items()]
         rows = [self._row(cell, metric) for metric in self.metrics for cell in cells]
-        tested = [row.p_value for row in rows if row.p_value is not None]
-        adjusted = iter(stats.holm(tested))
-        rows = [row if row.p_value is None else replace(row, p_holm=next(adjusted)) for row in rows]
+        rows = self._corrected(rows)
         missing = [i for i in self.states if i not in self.results]
         if missing:
             failed = sum(self.states[i].status == "failed" for i in missing)
@@ -239,6 +240,22 @@ class _Builder:
             parameters=round(sum(r.parameters for r in results) / len(results)),
             evaluation_seconds=round(sum(r.evaluation_seconds for r in results) / len(results), 2),
         )
+
+    def _corrected(self, rows: Sequence[Row]) -> list[Row]:
+        """Holm's correction in two families: the headlines, a task's first metric each, and all the rest.
+
+        In one family a dozen groups of prompts would drown the question that was asked.
+        """
+        headlines = {m.partition("/")[0]: m for m in reversed(self.metrics)}.values()
+        adjusted = {}
+        for family in (True, False):
+            places = [
+                i for i, row in enumerate(rows)
+                if row.p_value is not None and (row.metric in headlines) == family
+            ]  # fmt: skip
+            p_values = [p for i in places if (p := rows[i].p_value) is not None]
+            adjusted |= dict(zip(places, stats.holm(p_values), strict=True))
+        return [replace(row, p_holm=adjusted.get(i)) for i, row in enumerate(rows)]
 
     def _values_of(self, ids: Sequence[str]) -> Mapping[str, Any]:
         return next((self.points[i].values for i in ids if i in self.points), {})

@@ -131,9 +131,25 @@ def run(pool: ForkPool) -> Callable[..., SweepRun]:
     """Plan and run `definition(...)` in a folder on `pool`."""
 
     def start(root: Path, options: Mapping[str, Any] | None = None, **changes: Any) -> SweepRun:
-        return run_sweep(_planned(**changes), root, lambda _: pool, is_quiet=True, **(options or {}))
+        return _swept(root, pool, options, **changes)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def swept() -> Callable[..., SweepRun]:
+    """The same on a pool of its own, for fixtures of a module."""
+
+    def start(root: Path, **changes: Any) -> SweepRun:
+        return _swept(root, ForkPool(), **changes)
+
+    return start
+
+
+def _swept(
+    root: Path, pool: ForkPool, options: Mapping[str, Any] | None = None, **changes: Any
+) -> SweepRun:
+    return run_sweep(_planned(**changes), root, lambda _: pool, is_quiet=True, **(options or {}))
 
 
 @pytest.fixture
