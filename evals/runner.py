@@ -18,15 +18,17 @@ from typing import Any
 from evals import config as configs
 from evals import fingerprint as fingerprints
 from evals import publish, unfinished
-from evals.api import Judge, Model, Observer, PaidModel, Task
+from evals.api import Judge, Model, Task
 from evals.config import RunConfig
 from evals.errors import EvalError, LockedError, StoreError, UsageError
 from evals.io.files import NotWritableError, json_problem, write_json, writing
 from evals.io.jsonl import Scan
 from evals.manifest import new_manifest
-from evals.phases import answers, readymade
+from evals.phases import answers, costs, readymade
+from evals.phases.attempts import Attempts
+from evals.phases.beside import NOT_BESIDE, WHEN, Beside, NotBeside, When, judging, pays
 from evals.phases.generate import generate_outputs, make_request
-from evals.phases.loaded import loaded_calls
+from evals.phases.loaded import Kept, loaded_calls
 from evals.phases.outcome import Run, RunOptions, problem_of
 from evals.phases.plan import Batch, Plan, cut, spread_evenly
 from evals.phases.progress import Progress
@@ -56,6 +58,7 @@ def evaluate(
     report: bool = True,
     sample_timeout_s: float | None = None,
     verify: bool = False,
+    judge_when: When = "auto",
     **settings: Any,
 ) -> Run:
     """Evaluate a model on a task and return the finished (or resumed) run.
@@ -66,7 +69,8 @@ def evaluate(
     config: a whole RunConfig instead of settings. shard: (i, n) for part i of n. retry_errors: make
     outputs and scores that ended in an error again. sample_timeout_s: seconds per output that a call of
     the model or judge may take; it then runs in a child process, which is ended when it hangs or dies.
-    verify: read every picture against its checksum, and make damaged ones again.
+    verify: read every picture against its checksum, and make damaged ones again. judge_when: "beside" judges
+    outputs while the next are made, "after" when all are; "auto" is beside unless both would share the CPU.
     Raises: UsageError and its children before anything is generated; ModelError, JudgeError and
     StoreError while running, with everything so far kept on disk.
     """
@@ -83,6 +87,7 @@ def evaluate(
         report,
         sample_timeout_s=sample_timeout_s,
         verify=verify,
+        judge_when=judge_when,
     )
     return prepare(task, model, judge, config, options).run()
 
@@ -105,6 +110,8 @@ def prepare(
         raise UsageError(
             f"a time limit of {options.sample_timeout_s} s per sample: give a number of seconds above 0"
         )
+    if options.judge_when not in WHEN:
+        raise UsageError(f"judge_when {options.judge_when!r}: give one of {', '.join(WHEN)}")
     the_task = find_task(task, config.data) if isinstance(task, str) else task
     the_model = find_model(config) if isinstance(model, str) else model
     the_judge = find_judge(config, the_task, the_model) if isinstance(judge, str) else judge
@@ -186,6 +193,7 @@ class Prepared:
             model.check_output(root)
         self.store = RunStore(root, verify=options.verify)
         self.session = Session(self.store)
+        self._kept = Kept()
 
     # -- the story ----------------------------------------------------------------------------
 
@@ -215,6 +223,8 @@ class Prepared:
             if is_resumed and self._is_finished(plan, outputs):
                 return self._finish_again()
             self.session.start(self.options.shard)
+            if self.options.shard[1] == 1:
+                self._announce_judging(plan, outputs)
             self._generate(plan, outputs)
             return self._after_generation(plan)
         finally:
@@ -249,6 +259,8 @@ class Prepared:
             if self._is_finished(plan, outputs := self.store.scan_outputs(plan)):
                 return self._finish_again()
         outputs = self._merge(plan, outputs)
+        if self.options.shard[1] > 1:
+            self._announce_judging(plan, outputs)
         self._score(plan, outputs)
         return self._finish(plan)
 
@@ -317,7 +329,9 @@ class Prepared:
         is_readymade = isinstance(self.model, readymade.Readymade)
         label = "read" if is_readymade else "generate"
         self._say(f"{'outputs of' if is_readymade else 'load model'} {self.model.identity.name}")
+        beside = self._beside(plan, outputs, pending, attempts)
         with (
+            beside,
             loaded_calls(
                 "generate",
                 self.model,
@@ -343,6 +357,7 @@ class Prepared:
                     progress,
                     is_readymade=is_readymade,
                     has_seeds=not readymade.is_made_elsewhere(self.store.manifest),
+                    beside=beside,
                 )
             finally:
                 seconds = round(progress.seconds, 2)
@@ -350,26 +365,47 @@ class Prepared:
                     self.session.note(read=left, read_s=seconds)
                 else:
                     self.session.note(generated=left, generate_s=seconds)
-                self._note_usage(caller.is_here)
+                if caller.is_here:  # a child process cannot tell
+                    costs.note_outputs(self.model, self.session, self.store)
+        if beside.scored:
+            self.session.note(
+                scored=beside.scored, scored_beside=beside.scored, score_s=round(beside.seconds, 2), **self._kept.values
+            )
+            costs.note_judging(self.judge, self.session)
+
+    def _beside(
+        self, plan: Plan, outputs: Scan, remade: list[Batch], generating: Attempts
+    ) -> Beside | NotBeside:
+        """Judges outputs while others are made, unless shards, which whoever merges them judges, or a time limit on
+        calls speak against it."""
+        options, judge = self.options, self.judge
+        is_alone = options.shard[1] == 1 and not isinstance(self.model, readymade.Readymade)
+        is_limited = options.sample_timeout_s is not None or generating.is_suspicious
+        if judge is None or options.judge_when == "after" or not is_alone or is_limited:
+            return NOT_BESIDE
+        return judging(
+            self.store,
+            plan,
+            outputs,
+            remade,
+            self._scores(plan),
+            judge,
+            lambda part: self.task.score(part, judge),
+            cut(len(plan), self._judge_batch_size),
+            self._kept,
+            is_worthwhile=lambda: options.judge_when == "beside" or pays(self.model, judge, self.config.model.device),
+            is_quiet=options.quiet,
+        )
 
     def _announce(self, plan: Plan, pending: Iterable[Batch]) -> None:
         """Say what the pending outputs will cost. Raises UsageError when that is more than was allowed."""
-        if isinstance(self.model, PaidModel):
-            positions = (position for batch in pending for position in batch.positions)
-            kind = self.task.kind
-            self._say(self.model.announce(make_request(plan, p, self.config, kind) for p in positions))
+        positions = (position for batch in pending for position in batch.positions)
+        kind = self.task.kind
+        self._say(costs.of_outputs(self.model, (make_request(plan, p, self.config, kind) for p in positions)))
 
-    def _note_usage(self, is_here: bool) -> None:
-        """Keep what the model has seen or asked for; one in a child process (``is_here`` False) cannot tell."""
-        if not is_here:
-            return
-        if isinstance(self.model, PaidModel):
-            self.session.note(usage=dict(self.model.usage()))
-        if isinstance(self.model, Observer):
-            known = self.store.manifest["warnings"]
-            news = [text for text in self.model.observations() if text not in known]
-            if news:
-                self.store.update_manifest(lambda m: m["warnings"].extend(news))
+    def _announce_judging(self, plan: Plan, outputs: Scan) -> None:
+        """The same for the judge, before anything is made."""
+        self._say(costs.of_judging(self.judge, self.task, plan, outputs, self._scores(plan)))
 
     # -- scoring ------------------------------------------------------------------------------
 
@@ -407,8 +443,15 @@ class Prepared:
                 "score", len(plan), len(plan) - left, is_quiet=self.options.quiet
             ) as progress,
         ):
-            score_outputs(self.store, plan, outputs, pending, caller, attempts, progress)
-            self.session.note(scored=left, score_s=round(progress.seconds, 2))
+            before, is_here = self.session.data, caller.is_here
+            try:
+                score_outputs(self.store, plan, outputs, pending, caller, attempts, progress)
+            finally:
+                if is_here:
+                    costs.note_judging(self.judge, self.session)
+            self.session.note(
+                scored=left + before.get("scored", 0), score_s=round(progress.seconds + before.get("score_s", 0.0), 2)
+            )
         if scores.num_done and not self._scores(plan).is_clean:
             raise StoreError(f"{self.store.root}: scores.jsonl changed while it was written")
 
@@ -421,8 +464,8 @@ class Prepared:
             with writing(self.store.root):
                 scores.rewrite(scores.files[0])
 
-    def _say(self, text: str) -> None:
-        if not self.options.quiet:
+    def _say(self, text: str | None) -> None:
+        if text is not None and not self.options.quiet:
             print(text, file=sys.stderr, flush=True)
 
     # -- finishing ----------------------------------------------------------------------------

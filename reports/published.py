@@ -10,8 +10,10 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-BENCHMARKS = {"geneval": "geneval", "dpg": "dpg_bench"}
+BENCHMARKS = {"geneval": "geneval", "geneval_long": "geneval", "dpg": "dpg_bench"}
 """Task name -> benchmark of the compilation."""
+REWRITTEN = {"geneval_long"}
+"""Tasks whose prompts are rewritten: only rows of rewritten prompts stand beside them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def rows_for(task: str) -> list[PublishedRow]:
     entries = [
         e
         for e in _compilation()["entries"]
-        if e["benchmark"] == benchmark and e["scores"].get("overall") is not None
+        if e["benchmark"] == benchmark
+        and e["scores"].get("overall") is not None
+        and (e["prompt_rewriting"] or task not in REWRITTEN)
     ]
     rows = [
         PublishedRow(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from evals.cli.settings import NumberOrAuto, Share
+from evals.cli.settings import NumberOrAuto, Share, judge_settings
 
 
 # fmt: off
@@ -37,7 +36,7 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
 
     wait_politely()
     set_up_logging(False, quiet)
-    settings = _judge_settings(options["set"])
+    settings = judge_settings(options["set"], "rescore")
     if options["judge_batch_size"] is not None:
         settings.setdefault("judge", {})["batch_size"] = options["judge_batch_size"]
     if options["max_errors"] is not None:
@@ -57,20 +56,3 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
     show(found.run, options["json"])
     if found.run.problem is not None:
         raise EvalError(found.run.problem)
-
-
-def _judge_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """Arguments of the judge. Raises UsageError for anything else: it belongs to the run that made the outputs."""
-    from evals.config import set_key
-    from evals.errors import UsageError, shown
-    from evals.settings.files import parse_assignment
-
-    settings: dict[str, Any] = {}
-    for text in assignments:
-        key, value = parse_assignment(text)
-        if not key.startswith("judge.args."):
-            raise UsageError(
-                f"--set {shown(key)}: rescore changes the judge only, give judge.args.NAME=VALUE"
-            )
-        set_key(settings, key, value)
-    return settings

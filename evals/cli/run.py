@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Remove what is in the run folder and start over.")
 @click.option("--retry-errors", is_flag=True, help="Make outputs and scores that ended in an error again.")
 @click.option("--sample-timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds per output; a call that takes longer is ended and its sample failed. The model then runs in a process of its own.")
+@click.option("--judge-when", type=click.Choice(("auto", "beside", "after")), default="auto", show_default=True, help="Judge outputs beside the drawing of the next ones, or after all are drawn. auto: beside, unless model and judge would share the CPU.")
 @click.option("--verify", is_flag=True, help="Read every picture against its checksum, not only its size; damaged ones are made again.")
 @click.option("--json", is_flag=True, help="Print results as one JSON object a task.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
@@ -65,6 +66,7 @@ def command(ctx: click.Context, **options: Any) -> None:
                 quiet=options["quiet"],
                 sample_timeout_s=options["sample_timeout"],
                 verify=options["verify"],
+                judge_when=options["judge_when"],
             ),
         )
         for name, config in configs.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from evals.cli.settings import NumberOrAuto, Share
+from evals.cli.settings import NumberOrAuto, Share, judge_settings
 from evals.errors import UsageError
 
 _SHORT_LIST = 4
@@ -16,6 +16,7 @@ _MAX_CELL_CHARACTERS = 72
 # What belongs to --images alone: parameter -> key of RunConfig.
 _KEYS = {
     "judge": "judge.name",
+    "data": "data",
     "judge_batch_size": "judge.batch_size",
     "limit": "limit",
     "num_images": "num_images",
@@ -24,7 +25,7 @@ _KEYS = {
     "experiment": "tracking.experiment",
     "tracking_uri": "tracking.tracking_uri",
 }
-_FLAGS = ("output", "rewritten_prompts", "fresh", "retry_errors", "no_track")
+_FLAGS = ("output", "set", "rewritten_prompts", "fresh", "retry_errors", "no_track")
 
 
 # fmt: off
@@ -43,6 +44,8 @@ _FLAGS = ("output", "rewritten_prompts", "fresh", "retry_errors", "no_track")
     help="Score by the rules of another harness, such as lmms-eval (default: the task's own).",
 )
 @click.option("--judge", metavar="NAME", help="With --images: who judges, such as stickers. There is no default: nobody knows what kind of pictures DIR holds.")
+@click.option("--data", type=click.Path(), metavar="PATH", help="With --images: the task's own files, such as the prompts and reference of fid or the questions of dpg.")
+@click.option("--set", multiple=True, metavar="judge.args.X=V", help="With --images: one argument of the judge; may be repeated.")
 @click.option("--output", type=click.Path(), metavar="DIR", help="With --images: run folder.  [default: runs/<task>-images-DIR-<configuration>]")
 @click.option("--limit", type=int, metavar="N", help="With --images: only N prompts, spread evenly over the groups, the same ones as in a run; marked partial.  [default: all]")
 @click.option("--num-images", type=int, metavar="N", help="With --images: pictures per prompt.  [default: the task's own, GenEval 4]")
@@ -114,7 +117,7 @@ def _score_images(ctx: click.Context, name: str, task: Any, folder: str, as_json
         )
     wait_politely()
     set_up_logging(False, options["quiet"])
-    layer: dict[str, Any] = {}
+    layer = judge_settings(options["set"], "score --images")
     set_key(layer, "task", name)
     set_key(layer, "model.name", f"images:{folder}")
     for option, key in _KEYS.items():

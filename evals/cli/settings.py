@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -167,3 +167,20 @@ def parse_tag(text: str) -> tuple[str, str]:
     if not equals or not name or "." in name:
         raise UsageError(f"--tag {shown(text)}: give name=value, without dots in the name")
     return name, value
+
+
+def judge_settings(assignments: Sequence[str], command: str) -> dict[str, Any]:
+    """``--set`` of a command that changes the judge only, as nested settings. Raises UsageError for other keys."""
+    from evals.config import set_key
+    from evals.errors import UsageError, shown
+    from evals.settings.files import parse_assignment
+
+    settings: dict[str, Any] = {}
+    for text in assignments:
+        key, value = parse_assignment(text)
+        if not key.startswith("judge.args."):
+            raise UsageError(
+                f"--set {shown(key)}: {command} changes the judge only, give judge.args.NAME=VALUE"
+            )
+        set_key(settings, key, value)
+    return settings

@@ -106,6 +106,11 @@ class EndpointJudge:
             },
         )
 
+    @property
+    def device(self) -> str:
+        """Where the answers come from."""
+        return f"endpoint {Endpoint(self.base_url, None).host}"
+
     def announce(self, num_pictures: int, num_questions: int) -> str:
         """How many questions will be asked and what they cost. Raises UsageError when that is more than `max_cost`."""
         line = f"{self.identity.name}: {num_questions:,} questions about {num_pictures:,} pictures to ask"

@@ -14,6 +14,7 @@ from evals.config import RunConfig
 from evals.errors import ModelError, StoreError
 from evals.io.jsonl import LineWriter
 from evals.phases.attempts import Attempts
+from evals.phases.beside import NOT_BESIDE, Beside, NotBeside
 from evals.phases.calls import one_line
 from evals.phases.plan import Batch, Plan
 from evals.phases.progress import Progress
@@ -35,18 +36,20 @@ def generate_outputs(
     progress: Progress,
     is_readymade: bool = False,
     has_seeds: bool = True,
+    beside: Beside | NotBeside = NOT_BESIDE,
 ) -> None:
     """Make the outputs of the pending batches; each batch is on disk before the next starts.
 
     Raises ModelError when the first 16 outputs (two batches, if those are larger) all failed: then
     the model as a whole is broken, and going on would only burn time. Outputs that lie ready
     (``is_readymade``) are read to the end: gaps are no reason to stop, and nobody knows their seconds;
-    ``has_seeds`` is False where nobody knows their seeds either.
+    ``has_seeds`` is False where nobody knows their seeds either. ``beside`` is told of each batch.
     """
     give_up_after = max(_GIVE_UP_AFTER, 2 * plan.batch_size)
     done = failed = 0
     path = store.outputs_path(shard)
     with writing(path), LineWriter(path) as writer:
+        beside.starting()
         for batch in pending:
             requests = [make_request(plan, p, config, kind) for p in batch.positions]
             attempts.starting(batch.start)
@@ -66,6 +69,7 @@ def generate_outputs(
                 for position, result in zip(batch.positions, results, strict=True)
             ]
             writer.append(rows)
+            beside.made(batch)
             errors = [row["error"] for row in rows if row["status"] == "error"]
             done += len(rows)
             failed += len(errors)

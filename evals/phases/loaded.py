@@ -5,16 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from evals.api import Judge, Model
 from evals.phases.attempts import Attempts
 from evals.phases.calls import Caller
 from evals.phases.isolation import Worker
-from evals.phases.sessions import Session
 from evals.store import RunStore
 
 log = logging.getLogger("evals")
+
+
+class Notes(Protocol):
+    """Keeps values for the run's manifest; `evals.phases.sessions.Session` does."""
+
+    def note(self, **values: Any) -> None: ...
+
+
+class Kept:
+    """Notes for later, where the manifest is another thread's."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def note(self, **values: Any) -> None:
+        self.values.update(values)
 
 
 @contextlib.contextmanager
@@ -24,7 +39,7 @@ def loaded_calls(
     call: Callable[[Sequence[Any]], Sequence[Any]],
     attempts: Attempts,
     store: RunStore,
-    session: Session,
+    session: Notes,
     *,
     timeout_s: float | None,
     is_divisible: bool = True,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.phases import readymade
+from evals.phases.beside import When
 from evals.results import RunData
 from evals.store import REPORT
 
@@ -21,7 +22,7 @@ class RunOptions:
 
     ``sample_timeout_s``: seconds per output of a call, after which it is ended and its sample failed.
     ``verify``: read every picture against its checksum, not only its size. ``parent``: the run whose
-    outputs are judged again, for the manifest.
+    outputs are judged again, for the manifest. ``judge_when``: see `evals.phases.beside.WHEN`.
     """
 
     output: Path | None = None
@@ -34,6 +35,7 @@ class RunOptions:
     sample_timeout_s: float | None = None
     verify: bool = False
     parent: Mapping[str, Any] | None = None
+    judge_when: When = "auto"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from evals.api import Metric, MetricValue, Score, ScoreItem, ScoreRow, Task
 from evals.io.jsonl import LineWriter, Scan
@@ -13,7 +13,6 @@ from evals.phases import readymade
 from evals.phases.attempts import Attempts
 from evals.phases.calls import one_line
 from evals.phases.plan import Batch, Plan
-from evals.phases.progress import Progress
 from evals.results import (
     SCHEMA_VERSION,
     metric_to_json,
@@ -22,6 +21,13 @@ from evals.results import (
     score_to_json,
 )
 from evals.store import SCORES, RunStore, writing
+
+
+class Advances(Protocol):
+    """Is told how many outputs were scored."""
+
+    def advance(self, done: int, failed: int = 0) -> None: ...
+
 
 FAILED = "failed"  # key in details: "output" or "judge"; such rows count against --max-errors
 
@@ -37,7 +43,7 @@ def score_outputs(
     pending: Iterable[Batch],
     call: Callable[[Sequence[ScoreItem]], Sequence[Any]],
     attempts: Attempts,
-    progress: Progress,
+    progress: Advances,
 ) -> None:
     """Score the pending batches of outputs; each is on disk before the next starts."""
     path = store.root / SCORES

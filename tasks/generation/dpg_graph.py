@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from evals.api import Metric, Score, ScoreItem
+from evals.api import Metric, Sample, Score, ScoreItem
 from evals.errors import JudgeError
 from tasks.generation import dpg_rules as rules
 from tasks.generation.dpg_metrics import Category, Figure, Subcategory
@@ -36,6 +37,14 @@ class QuestionGraphTask:
         """The wording of a question."""
         raise NotImplementedError
 
+    @cached_property
+    def _items(self) -> rules.Items:
+        return rules.fixed_items(self.rows)
+
+    def num_questions(self, sample: Sample) -> int:
+        """How many questions a judge is asked about each picture of a prompt."""
+        return len(self._items[sample.id])
+
     def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
         """Shares of questions that hold on each picture.
 
@@ -47,7 +56,7 @@ class QuestionGraphTask:
                 f"task {self.name!r} needs a judge that answers questions about pictures, got "
                 f"{getattr(getattr(judge, 'identity', None), 'name', judge)!r}: choose one with --judge"
             )
-        questions = rules.fixed_items(self.rows)
+        questions = self._items
         asked = [(item, pid) for item in items for pid in questions[item.sample.id]]
         texts = list(
             judge.ask(

@@ -216,3 +216,35 @@ def test_every_option_has_its_environment_twin(pictures, monkeypatch) -> None:
         monkeypatch.setenv(f"BLIP3O_EVAL_{name}", value)
     assert "--judge auto has no answer" in call("score").stderr
     assert json.loads(call("power").stdout)["power"] == 0.9
+
+
+def test_tasks_with_data_of_the_users_take_it_from_the_command_line(tmp_path: Path, monkeypatch) -> None:
+    """FID of a folder against a caption list's pictures, with features that need no download."""
+    import numpy as np
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    draw = np.random.default_rng(0)
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    lines = []
+    for n in range(8):
+        lines.append(json.dumps({"id": n, "prompt": f"prompt {n}"}))
+        picture = Image.fromarray(draw.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+        picture.save(tmp_path / "data" / "images" / f"{n}.png")
+        place = tmp_path / "pictures" / f"{n:05d}" / "samples"
+        place.mkdir(parents=True)
+        (place.parent / "metadata.jsonl").write_text(json.dumps({"prompt": f"prompt {n}"}))
+        picture.save(place / "0000.png")
+    (tmp_path / "data" / "captions.jsonl").write_text("\n".join(lines))
+    arguments = ["score", "--task", "fid", "--images", "pictures", "--judge", "sticker-features", "--no-track", "-q"]
+    without = call(*arguments)
+    assert without.exit_code == 2 and "give --data DIR" in without.output
+    result = call(*arguments, "--data", "data", "--set", "judge.args.resize=legacy", "--json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.output)["metrics"]
+    assert figures["fd-stickers-legacy"]["value"] == pytest.approx(0, abs=1e-6) and figures["recall-stickers-legacy"]
+    wrong = call(*arguments, "--data", "data", "--set", "model.args.x=1")
+    assert wrong.exit_code == 2 and "score --images changes the judge only" in wrong.output
+    recorded = call("score", "--task", "geneval", "--detections", "x.jsonl", "--data", "data")
+    assert recorded.exit_code == 2 and "--data belongs to --images" in recorded.output

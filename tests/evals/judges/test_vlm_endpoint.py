@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,3 +221,30 @@ def test_an_endpoint_that_is_not_there_is_said_before_anything_is_asked(monkeypa
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     with pytest.raises(MissingRequirementError, match=r"does not answer.*judge\.args\.base_url"):
         create("m", ModelOptions(extra={"key_variable": "none"})).load()
+
+
+def test_a_run_says_the_cost_before_anything_is_drawn_and_keeps_what_was_asked(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of these prompts has several questions."""
+    import evals
+
+    def run(**args: Any) -> evals.Run:
+        return evals.evaluate(
+            "dpg_stickers", "dummy", judge="openai-vlm:some-vlm", output=tmp_path / "run", limit=2, num_images=1,
+            report=False, tracking__enabled=False, judge__args=args, max_errors=1.0,
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"questions about 2 pictures to ask; about .* more than"):
+        run(price=0.5, max_cost=1)
+    assert not list((tmp_path / "run").glob("outputs*")) and not server.bodies
+    made = run(price=0.5, max_cost=100)
+    said = capsys.readouterr().err
+    (line,) = [x for x in said.splitlines() if x.startswith("openai-vlm:some-vlm:")]
+    asked = len(server.bodies)
+    assert asked > 2 and line == (
+        f"openai-vlm:some-vlm: {asked} questions about 2 pictures to ask; about {asked / 2:.2f} at 0.5 each"
+    )
+    session = made.manifest["sessions"][-1]
+    assert session["judge_usage"]["questions"] == asked and session["judge_usage"]["estimated_cost"] == asked / 2
+    assert session["scored_beside"] == 2  # an endpoint waits for another processor than the model

@@ -187,3 +187,18 @@ def test_implausibly_few_detections_are_a_warning() -> None:
     assert task.warnings(rows(0, 90, "counting") + rows(60, 0)) == []  # its threshold is 0.9
     unscored = [ScoreRow("x", 0, "colors", Score.unscored("judge failed"))] * 90
     assert task.warnings(unscored) == []
+
+
+def test_the_long_prompts_ask_for_the_same_and_stand_beside_rewritten_figures_only() -> None:
+    from reports.published import rows_for
+    from tasks.generation.geneval_long import GenEvalLong
+
+    plain, long = GenEval(), GenEvalLong()
+    for short, rewritten in zip(plain.samples(), long.samples(), strict=True):
+        assert (short.id, short.group, short.number) == (rewritten.id, rewritten.group, rewritten.number)
+        assert len(rewritten.prompt) > len(short.prompt)
+        records = [{k: v for k, v in s.metadata.items() if k != "prompt"} for s in (short, rewritten)]
+        assert records[0] == records[1]
+    assert plain.digest() != long.digest()
+    assert rows_for("geneval_long") and all(row.is_rewritten for row in rows_for("geneval_long"))
+    assert any(not row.is_rewritten for row in rows_for("geneval"))
