@@ -51,14 +51,11 @@ def sweep_banners(data: SweepData) -> list[dict[str, str]]:
             "have, which stand beside them."
         )
         found.append(("warn", "Unequal seeds", text))
-    for task, run in data.runs.items():
-        plan = run.manifest["plan"]
-        if run.manifest["partial"]:
-            text = (
-                f"{task}: {count(plan['samples'])} of {count(plan['official_samples'])} prompts were run at the end. "
-                "The figures are estimates and not the benchmark's score."
-            )
-            found.append(("note", "Partial evaluation", text))
+    plans = {task: run.manifest["plan"] for task, run in data.runs.items() if run.manifest["partial"]}
+    if plans:
+        parts = [f"{task} {count(p['samples'])} of {count(p['official_samples'])}" for task, p in plans.items()]
+        text = f"Prompts run at the end: {', '.join(parts)}. The figures are estimates and not the benchmarks' scores."
+        found.append(("note", "Partial evaluation", text))
     if any(is_stickers(run) for run in data.runs.values()):
         text = (
             "Judged by the sticker world's own judge, which was measured on sticker pictures only. These figures "
@@ -66,7 +63,8 @@ def sweep_banners(data: SweepData) -> list[dict[str, str]]:
         )
         found.append(("note", "Sticker judge", text))
     if data.sweep["left_out"]:
-        text = f"{count(len(data.sweep['left_out']))} combinations cannot be; the reasons stand under Points."
+        n = len(data.sweep["left_out"])
+        text = f"{count(n)} combination{'s' * (n != 1)} cannot be; the reasons stand under Points."
         found.append(("note", "Left out", text))
     found.sort(key=lambda banner: LEVELS.index(banner[0]))
     return [{"level": level, "title": title, "text": text} for level, title, text in found]

@@ -17,7 +17,7 @@ from reports.downloads import File, csv_file
 from reports.page import both_widths
 from reports.sweep_data import SweepData
 
-WIDE_IN = 7.4
+HALF_IN = 5.4  # two of them stand side by side
 TIME_UNITS = ((7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
@@ -94,7 +94,7 @@ def curve_figures(data: SweepData, stem: str) -> tuple[list[dict[str, Any]], Fil
                 ),
                 f"{name} against {key}",
                 text,
-                WIDE_IN,
+                HALF_IN,
             )
             part["axes"].append({"key": key, "charts": charts, "figure": f"{stem}-{metric.replace('/', '-')}-{key}"})
         figures.append(part)
@@ -174,7 +174,7 @@ def plane_figure(data: SweepData, stem: str) -> dict[str, Any] | None:
     ]  # fmt: skip
     charts = both_widths(
         lambda width_in: sweep_plots.plane_chart(spots, front, *labels, width_in=width_in),
-        f"{labels[1]} against {labels[0]}", text, WIDE_IN,
+        f"{labels[1]} against {labels[0]}", text,
     )  # fmt: skip
     return {
         "charts": charts, "figure": f"{stem}-pareto", "csv": csv_file(f"{stem}-pareto.csv", rows), "x": labels[0],
@@ -209,7 +209,7 @@ def axis_figures(data: SweepData, stem: str) -> list[dict[str, Any]]:
                 lambda width_in, lines=lines, ticks=ticks, axis=axis, name=name: sweep_plots.axis_chart(
                     lines, ticks, axis.replace("_", " "), name, width_in=width_in
                 ),
-                f"{name} along {axis}", text, WIDE_IN,
+                f"{name} along {axis}", text, HALF_IN,
             )  # fmt: skip
             figures.append({
                 "charts": charts, "title": f"{name} along {axis.replace('_', ' ')}",

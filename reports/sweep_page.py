@@ -13,7 +13,7 @@ from reports.banners import is_stickers
 from reports.credits import credits_of
 from reports.downloads import csv_file, json_file, stem_of
 from reports.format import count, number, seconds, signed, signed_interval, words
-from reports.page import both_widths, files_context, gallery_context
+from reports.page import NARROW_IN, both_widths, files_context, gallery_context
 from reports.sweep_banners import point_rows, sweep_banners
 from reports.sweep_curves import axis_figures, curve_figures, plane_figure
 from reports.sweep_data import SweepData
@@ -23,13 +23,15 @@ from reports.sweep_stats import Effect
 ALPHA = 0.05
 STEPS_OF_NEED = (0.02, 0.05, 0.1)  # differences whose seeds are told, in the metric's own scale of 0 to 1
 MAX_DRAWN = 40  # cells in one chart
+MAX_NOTES = 12
+HALF_IN = 5.4  # of a figure that shares the width of the page with another
 
 
 def sweep_page(data: SweepData) -> dict[str, Any]:
     """The template's values for a sweep, finished or as far as it got."""
     sweep = data.sweep
     stem = stem_of("sweep", sweep["name"])
-    effects = data.study.effects(data.shown, data.axes)
+    effects = data.study.corrected(data.study.effects(data.shown, data.axes), data.headlines)
     curves, curve_file = curve_figures(data, stem)
     plane = plane_figure(data, stem)
     tasks = [t for t in picture_tasks(data) if t in data.runs] or list(data.runs)
@@ -69,10 +71,12 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         ],
         "grid_charts": _grid_charts(data),
         "differences": _differences(data, stem),
-        "n_tests": sum(row.p_value is not None for row in data.table.rows),
-        "effects": [_effect(data, e) for e in effects],
+        "tests": _tests(data),
+        "effects": [_effect(data, e) for e in effects if e.metric in data.headlines],
+        "more_effects": [_effect(data, e) for e in effects if e.metric not in data.headlines],
         "answers": [_answer(data, e) for e in effects if e.metric in data.headlines and e.value is not None],
         "needs": _needs(data),
+        "need_steps": STEPS_OF_NEED,
         "axis_figures": axis_figures(data, stem),
         "curves": curves,
         "plane": plane,
@@ -89,6 +93,7 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         "provenance": _provenance(data),
         "yaml": _yaml(sweep["definition"]),
         "left_out": sweep["left_out"],
+        "notes": _notes(data),
         **_glossary(data, metrics, bool(accuracy)),
         **(gallery_context(gallery) if gallery is not None else {}),
         **files_context([f for f in files if f is not None]),
@@ -135,12 +140,12 @@ def _grid_charts(data: SweepData) -> list[dict[str, Any]]:
             notes = [f"{number(r.value, r.unit)}  {len(r.seeds)} seed{'s' * (len(r.seeds) != 1)}" for r in rows]
             return plots.interval_chart(
                 [data.names[r.cell] for r in rows], [r.value for r in rows], [_ci(r) for r in rows],
-                width_in=width_in, top=top, emphasised=0, notes=notes if width_in > 5 else [],
+                width_in=width_in, top=top, emphasised=0, notes=notes if width_in > NARROW_IN else [],
             )  # fmt: skip
 
         text = "; ".join(f"{data.names[r.cell]} {number(r.value, r.unit)}" for r in rows)
         title = data.metric_name(metric)
-        charts = _charts(data, rows, f"{title} of all cells", text, draw)
+        charts = both_widths(lambda width_in: draw(rows, width_in), f"{title} of all cells", text, HALF_IN)  # noqa: B023
         found.append({"title": title, "charts": charts, "metric": metric.replace("/", "-")})
     return found
 
@@ -176,6 +181,12 @@ def _differences(data: SweepData, stem: str) -> list[dict[str, Any]]:
             "left_out": [(data.names[r.cell], r.difference_note) for r in left_out],
         })  # fmt: skip
     return found
+
+
+def _tests(data: SweepData) -> tuple[int, int]:
+    """How many p-values each family of Holm's correction holds: headlines, all others."""
+    tested = [row.metric in data.headlines for row in data.table.rows if row.p_value is not None]
+    return sum(tested), len(tested) - sum(tested)
 
 
 def _reading(value: float | None, p_holm: float | None, up: bool) -> tuple[str, str]:
@@ -261,7 +272,8 @@ def _compute(data: SweepData) -> dict[str, Any]:
             show = seconds if key == "total_seconds" else count
             spread = (high - low) / high if high else 0.0
             equal = spread < 1e-9
-            text = f"equal, {show(high)}" if equal else f"{show(low)} to {show(high)} (up to {100 * spread:.1f} % less)"
+            less = f"up to {100 * spread:.1f} % less" if spread >= 0.001 else "less than 0.1 % apart"
+            text = f"equal, {show(high)}" if equal else f"{show(low)} to {show(high)} ({less})"
             matched.append({"name": name, "text": text, "is_equal": equal})
     return {"rows": rows, "matched": matched, "is_trained": is_trained}
 
@@ -274,7 +286,14 @@ def _ceilings(data: SweepData) -> dict[str, Any] | None:
         {"name": data.names[cell], "cells": [c.figures.get(name) for name in columns], "scenes": c.scenes}
         for cell, c in data.ceilings.items()
     ]
-    return {"columns": columns, "rows": rows}
+    return {"columns": [(c, "decibel" if c.endswith("_db") else "fraction") for c in columns], "rows": rows}
+
+
+def _notes(data: SweepData) -> list[str]:
+    """The table's notes without folders of this machine; the first dozen of many."""
+    notes = [note.replace(f"{data.folder.root}/", "") for note in data.table.notes]
+    more = len(notes) - MAX_NOTES
+    return notes if more <= 1 else [*notes[:MAX_NOTES], f"and {more} more"]
 
 
 def _provenance(data: SweepData) -> list[tuple[str, list[tuple[str, str]]]]:

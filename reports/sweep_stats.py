@@ -31,7 +31,7 @@ Pair = tuple[Cell, Cell]
 class Effect:
     """One axis from one value to another, on one metric, averaged over the pairs of cells that differ in it alone.
 
-    `p_holm`: corrected for all effects of the page. None where there is no number; `note` says why.
+    `p_holm`: corrected for its family (headlines, others). None where there is no number; `note` says why.
     """
 
     axis: str
@@ -52,7 +52,8 @@ class Effect:
 
 @dataclass(frozen=True)
 class Need:
-    """What it takes to see a difference in a metric. `seeds_for`: (difference, seeds a side; None: none are enough).
+    """What it takes to see a difference in a metric. `seeds_for`: (difference in shares of 1, seeds a side;
+    None: none are enough), empty for other units.
 
     `sd_seeds`: of the difference between two cells from one seed to the next, pooled over the cells; `detectable`: by
     as many seeds as there are, in 8 of 10 studies.
@@ -93,8 +94,16 @@ class Study:
                 if after != before:
                     pairs = self._pairs(axis, before, after)
                     found += [self._effect(axis, before, after, metric, pairs) for metric in metrics]
-        adjusted = iter(stats.holm([e.p_value for e in found if e.p_value is not None]))
-        return [e if e.p_value is None else replace(e, p_holm=next(adjusted)) for e in found]
+        return found
+
+    def corrected(self, effects: Sequence[Effect], headlines: Sequence[str]) -> list[Effect]:
+        """With Holm's correction, headlines and all other metrics each for themselves, as in the table."""
+        adjusted: dict[int, float] = {}
+        for family in (True, False):
+            places = [i for i, e in enumerate(effects) if (e.metric in headlines) == family and e.p_value is not None]
+            p_values = [p for i in places if (p := effects[i].p_value) is not None]
+            adjusted |= dict(zip(places, stats.holm(p_values), strict=True))
+        return [replace(e, p_holm=adjusted.get(i)) for i, e in enumerate(effects)]
 
     def _baseline_value(self, axis: str, values: Sequence[Any]) -> Any:
         baseline = next((c for c in self.table.cells if c.id == self.table.baseline), None)
@@ -188,7 +197,8 @@ class Study:
             metric, unit, scale * sd, n_seeds, max(e.n_clusters for e in found),
             scale * detectable_difference(n_seeds, sd_seeds=sd, var_prompts=var_prompts),
             tuple(
-                (scale * d, seeds_needed(d, sd_seeds=sd, var_prompts=var_prompts, limit=200)) for d in differences
+                (d, seeds_needed(d, sd_seeds=sd, var_prompts=var_prompts, limit=200))
+                for d in (differences if unit in ("fraction", "percent") else ())
             ),
         )  # fmt: skip
 

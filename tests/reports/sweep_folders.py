@@ -59,6 +59,7 @@ class Wanted:
     baseline: int = 0
     name: str = "ablation"
     pictures: bool = True
+    checkpoint_pictures: bool = False
     set_figures: bool = True
     ceiling: bool = True
 
@@ -172,7 +173,7 @@ def _write_point(folder: SweepFolder, point: Point, number: int, wanted: Wanted)
         place.mkdir(parents=True, exist_ok=True)
         write_stage(place, stage)
         write_state(place, State("done", 1))
-        if wanted.ceiling and not stage.parents:
+        if wanted.ceiling and stage.id == point.stages[-1]:
             top = 0.88 if point.values.get("target") == "clip" else 0.95
             figures = {"scenes": 192, "split": "test_seen", "psnr_db": 24.6, "f1": top, "counts": 0.9, "color": 0.93}
             (place / "ceiling.json").write_text(json.dumps({**figures, "real": {"f1": 0.99, "counts": 0.98}}))
@@ -190,7 +191,8 @@ def _write_point(folder: SweepFolder, point: Point, number: int, wanted: Wanted)
             skill = skill_of(point.values, point.seed) * (0.25 + 0.75 * share)
             if task != "geneval":
                 skill = 0.5 + 0.25 * (1 if sequential else 0.6) * share
-            metrics |= _write_run(place, template, point, skill, share == 1.0 and wanted.pictures)
+            drawn = wanted.pictures and (share == 1.0 or wanted.checkpoint_pictures)
+            metrics |= _write_run(place, template, point, skill, drawn)
         if wanted.set_figures:
             kid = 0.2 - 0.15 * skill_of(point.values, point.seed) * share
             metrics["fid_stickers/kid"] = Figure(kid, kid - 0.01, kid + 0.01, 160, "distance", False)

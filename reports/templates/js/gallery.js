@@ -108,6 +108,7 @@
         const run = output.n || 0;
         if (!own.has(run)) {
           own.set(run, make("div", { className: "thumbs" }));
+          if (data.numbers) own.get(run).style.gridTemplateColumns = `repeat(${Math.min(4, Math.max(2, data.numbers.length))}, 1fr)`;
           thumbs.append(make("div", {}, make("p", { className: "run-name", title: runs[run] }, runs[run]), own.get(run)));
         }
         own.get(run).append(button);
