@@ -233,11 +233,11 @@ class PipelineBase(PushToHubMixin):
         if self.decoder is not None:
             self.decoder.save_pretrained(folder / "decoder", dtype)
         self._save_target(folder / TARGET_FOLDER, dtype)
-        write_json(folder / CARD_NAME, self._card_values())
+        write_json(folder / CARD_NAME, self.card_values())
         write_model_card(folder, self)
         write_digests(folder)
 
-    def _card_values(self) -> dict[str, Any]:
+    def card_values(self) -> dict[str, Any]:
         """``blip3o.json``: the card, and beside it what readers without torch want to know of the model."""
         config, size = self.model.config, self.image_size
         # A regressor makes its features in one pass, without noise or guidance.

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blip3o.errors import Blip3oError, ConfigError
 from blip3o.train.checkpoint import (
@@ -69,11 +70,13 @@ def train_step(
     config: LoopConfig,
     state: TrainState,
     processes: Processes,
+    counted: Callable[[Callable[[], None]], None] | None = None,
 ) -> dict[str, float]:
     """One optimizer step over ``accumulation`` micro-batches of every process. Returns the numbers to log.
 
     Every term is divided by its units in the whole step, not by the number of micro-batches: the gradient is that of
-    one large batch. Raises: TrainingDiverged when a loss is not finite, on all processes.
+    one large batch. ``counted`` is given a rehearsal of the first micro-batch, forward and backward, that leaves
+    nothing behind. Raises: TrainingDiverged when a loss is not finite, on all processes.
     """
     rate = learning_rate(config, state)
     for group in optimizer.param_groups:
@@ -89,12 +92,11 @@ def train_step(
     for index, batch, count in zip(indices, batches, counts, strict=True):
         # DDP and FSDP2 average over processes, so a process's share of the units is multiplied by their number
         scales = {key: world * value / units[key] if units[key] else 0.0 for key, value in count.items()}
-        generator = step_generator(config.seed, index)
+        if counted is not None and index == indices[0]:
+            counted(partial(_rehearse, module, optimizer, config, batch, index, scales))
         with processes.accumulating(module, is_last=index == indices[-1]):
-            with phase("forward"), torch.autocast(
-                processes.device.type, torch.bfloat16, enabled=config.bf16
-            ):
-                loss, own = module(batch, generator, scales)
+            with phase("forward"):
+                loss, own = _forward(module, config, batch, index, scales)
             with phase("communication"):
                 bad = processes.sums({"bad": float(not math.isfinite(own["loss"]))})["bad"]
             if bad:
@@ -112,6 +114,24 @@ def train_step(
         numbers = {key: value / world for key, value in processes.sums(numbers).items()}
     samples = world * sum(len(sample_ids(batch)) for batch in batches)
     return {**numbers, "grad_norm": norm, "lr": rate, "samples": float(samples)}
+
+
+def _forward(
+    module: nn.Module, config: LoopConfig, batch: Any, index: int, scales: Mapping[str, float]
+) -> tuple[Tensor, dict[str, float]]:
+    device = next(module.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        loss, numbers = module(batch, step_generator(config.seed, index), scales)
+    return loss, numbers
+
+
+def _rehearse(
+    module: nn.Module, optimizer: torch.optim.Optimizer, config: LoopConfig, *micro_batch: Any
+) -> None:
+    """A micro-batch forward and backward, of which nothing is left; all processes take part."""
+    loss, _ = _forward(module, config, *micro_batch)
+    loss.backward()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def _diverged(stage: TrainStage, step: int, batch: Any, loss: float) -> str:
@@ -193,10 +213,11 @@ def fit(
     with fast_cpu_attention(), times.active():
         if hooks.evaluate_at_start and state.step == 0:
             evaluate()
+            log.exclude(time.monotonic() - last)
             last = time.monotonic()
         while not is_finished(config, state):
-            with log.counting():
-                numbers = train_step(stage, module, optimizer, config, state, processes)
+            counted = log.count if log.wants_count else None
+            numbers = train_step(stage, module, optimizer, config, state, processes, counted)
             ema.update(state.step)
             state.step += 1
             now = time.monotonic()

@@ -17,6 +17,7 @@ import yaml
 
 from blip3o.config import build_part
 from blip3o.errors import ConfigError
+from blip3o.train.evaluation import EvaluateSpec
 from blip3o.train.loop import LoopConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -70,7 +71,7 @@ class TrainRecipe:
     ``batch_size``, ``text_batch_size``: pictures and conversations of a micro-batch and process. ``max_length``:
     longest sequence in tokens, queries included. ``learns``, ``image_weight``, ``text_weight``: in place of the
     stage's own. ``frozen_dtype``: precision of what does not learn. ``cache``: folder for what frozen parts make of
-    every record; filled where it is not, read in every epoch.
+    every record; filled where it is not, read in every epoch. ``evaluate``: scores and sample pictures on the way.
     """
 
     model: str
@@ -91,6 +92,7 @@ class TrainRecipe:
     shuffle_block: int = 1024
     max_bad_share: float = 0.01
     cache: str | None = None
+    evaluate: EvaluateSpec | None = None
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -143,6 +145,8 @@ class TrainRecipe:
                 f"max_length {self.max_length}, workers {self.workers}, shuffle_block {self.shuffle_block}: "
                 "at least 8, 0 and 1"
             )
+        if self.loop.evaluate_every:
+            yield f"loop.evaluate_every {self.loop.evaluate_every} has no effect in a recipe: use evaluate.every"
 
 
 def named_recipes() -> list[str]:
@@ -181,6 +185,10 @@ def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Train
         _build(DataSpec, entry, f"{source}: data.{i}") for i, entry in enumerate(data)
     )
     values["loop"] = _build(LoopConfig, values.get("loop") or {}, f"{source}: loop")
+    if values.get("evaluate") is not None:
+        if not isinstance(values["evaluate"], dict):
+            raise ConfigError(f"{source}: evaluate must hold settings by name, such as every: and hook:")
+        values["evaluate"] = _build(EvaluateSpec, values["evaluate"], f"{source}: evaluate")
     return _build(TrainRecipe, values, source)
 
 
@@ -231,6 +239,8 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         return _with_environment(value, name)
     elif option is bool and not isinstance(value, bool):
         raise ConfigError(f"{name} must be true or false, got {value!r}")
+    elif get_origin(option) is dict and not isinstance(value, dict):
+        raise ConfigError(f"{name} must hold settings by name, got {value!r}")
     return value
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,16 @@ class Hooks:
     ``evaluate(step, modules)``: numbers to log, called on all processes every ``evaluate_every`` steps (with
     ``evaluate_at_start`` before the first one too) with the averaged weights in place; ``log(row)``: every row of the
     log on the main process (a tracker, for one). ``synchronize``: wait for the GPU around every phase.
-    ``peak_tflops``: peak of one process's device; with it the arithmetic of the first step is counted, and the log says
-    which share of the peak is reached. ``checkpoint(state)`` is called after each step of ``checkpoint_at`` with the
-    averaged weights in place; its time is not training time.
+    ``peak_tflops``: peak of one process's device, ``peak_from`` where the figure is from; with it the arithmetic of the
+    first step is counted, and the log says which share of the peak is reached. ``checkpoint(state)`` is called after
+    each step of ``checkpoint_at`` with the averaged weights in place; its time is not training time.
     """
 
     evaluate: Callable[[int, Mapping[str, nn.Module]], Mapping[str, float]] | None = None
     log: list[Callable[[Mapping[str, Any]], None]] = field(default_factory=list)
     synchronize: bool = False
     peak_tflops: float | None = None
+    peak_from: str = "given"
     evaluate_at_start: bool = False
     checkpoint_at: frozenset[int] = frozenset()
     checkpoint: Callable[[TrainState], None] | None = None
@@ -56,17 +56,24 @@ class RunLog:
         self.window, self.since = 0, time.monotonic()
         self.flops: int | None = None
 
-    @contextlib.contextmanager
-    def counting(self) -> Iterator[None]:
-        """Counts the arithmetic of the first step of this process, where a peak is given to compare it with."""
-        if self.hooks.peak_tflops is None or self.flops is not None:
-            yield
-            return
+    @property
+    def wants_count(self) -> bool:
+        """Whether the arithmetic of a step is still to be counted: there is a peak to compare it with."""
+        return self.hooks.peak_tflops is not None and self.flops is None
+
+    def count(self, micro_batch: Callable[[], None]) -> None:
+        """Count the operations of a micro-batch, which stands for all of a step's.
+
+        It is a rehearsal and not the step itself: under the counter torch takes other kernels, which round
+        differently, and a resumed run counts at another step than an undisturbed one.
+        """
         from torch.utils.flop_counter import FlopCounterMode
 
+        began = time.monotonic()
         with FlopCounterMode(display=False) as counter:
-            yield
-        self.flops = counter.get_total_flops()
+            micro_batch()
+        self.flops = counter.get_total_flops() * self.config.accumulation
+        self.exclude(time.monotonic() - began)
 
     def start(self, config: Mapping[str, Any]) -> None:
         self.write(
@@ -79,6 +86,8 @@ class RunLog:
                 "threads": torch.get_num_threads(),
                 "machine": platform.machine(),
                 "torch": torch.__version__,
+                "peak_tflops": self.hooks.peak_tflops,
+                "peak_from": self.hooks.peak_from if self.hooks.peak_tflops else None,
             }
         )
 
@@ -102,7 +111,9 @@ class RunLog:
         """A row of its own for what an evaluation found."""
         self.write({"step": step, "evaluation": True, **numbers})
         if self.processes.is_main:
-            logger.info("%s step %d scored: %s", self.name, step, json.dumps(dict(numbers)))
+            told = {k: v for k, v in numbers.items() if not k.endswith(("_low", "_high"))}
+            shown = " ".join(f"{k} {v:.4g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in told.items())
+            logger.info("%s step %d scored: %s", self.name, step, shown)
 
     def exclude(self, seconds: float) -> None:
         """Time that belongs to no step."""

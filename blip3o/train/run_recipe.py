@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from blip3o.data.loader import LoaderConfig
 from blip3o.data.mixture import Ingredient
@@ -33,6 +34,8 @@ from blip3o.pipeline import Blip3oPipeline
 from blip3o.storage import write_json
 from blip3o.train.checkpoint import digest
 from blip3o.train.distributed import Processes
+from blip3o.train.evaluation import Evaluator, find_hook
+from blip3o.train.hardware import peak_tflops
 from blip3o.train.loop import Hooks, fit
 from blip3o.train.recipe import DataSpec, TrainRecipe
 from blip3o.train.records_stage import Encoder, RecordsStage, collate, learn_only, make_loader
@@ -46,11 +49,21 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
 
     Under ``torchrun`` or SLURM every process calls this. Raises: ConfigError, WeightsError, DataError.
     """
-    processes = Processes(recipe.loop.sharding)
+    processes, hooks, loop = Processes(recipe.loop.sharding), hooks or Hooks(), recipe.loop
+    hook = find_hook(recipe.evaluate) if recipe.evaluate is not None else None
     pipeline, target = load_parts(recipe)
     learned = prepare(pipeline, recipe)
+    whole = WholePipeline(recipe, pipeline, processes)
     if target is not None:
         target.to(processes.device)
+    if recipe.evaluate is not None:
+        if pipeline.decoder is not None:
+            pipeline.decoder.to(processes.device)
+        evaluator = Evaluator(recipe.evaluate, hook, output, whole, processes)
+        hooks = replace(hooks, evaluate=evaluator, evaluate_at_start=recipe.evaluate.at_start)
+        loop = replace(loop, evaluate_every=recipe.evaluate.every)
+    if hooks.peak_tflops is None and (known := peak_tflops(processes.device)) is not None:
+        hooks = replace(hooks, peak_tflops=known[0], peak_from=known[1])
     cache = None
     if recipe.cache is not None:
         pipeline.model.to(processes.device)
@@ -60,15 +73,66 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
     if processes.is_main:
         count = sum(p.numel() for p in pipeline.model.parameters() if p.requires_grad)
         logger.info("%d parameters learn (%d tensors)", count, len(learned))
-    fit(stage, recipe.loop, output / "train", hooks, processes)
+    fit(stage, loop, output / "train", hooks, processes, lasting_settings(recipe))
     folder = output / "model"
-    if processes.is_main:
+    complete = whole()
+    tallies = processes.gather(stage.tallies())
+    if complete is not None:
         if target is not None:
-            pipeline.target_encoder = target
-        pipeline.save_pretrained(folder)
-        write_json(output / "data.json", stage.tallies())
+            complete.target_encoder = target
+        complete.save_pretrained(folder)
+        write_json(output / "data.json", merged_tallies(tallies))
     processes.barrier()
     return folder
+
+
+def lasting_settings(recipe: TrainRecipe) -> dict[str, Any]:
+    """What beside the loop's own settings a run must keep when it is resumed. Where the data lies may change."""
+    values = asdict(recipe)
+    for key in ("loop", "evaluate", "cache", "workers", "max_bad_share", "activation_checkpointing", "target_encoder"):
+        del values[key]
+    values["data"] = [
+        {key: data[key] for key in ("name", "layout", "kind", "weight", "split")} for data in values["data"]
+    ]
+    return {f"recipe.{key}": value for key, value in values.items()}
+
+
+def merged_tallies(all_processes: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Records read and bad by data set, over all processes."""
+    names = sorted({name for tallies in all_processes for name in tallies})
+    return {
+        name: {
+            "read": sum(tallies[name]["read"] for tallies in all_processes),
+            "bad": sum(tallies[name]["bad"] for tallies in all_processes),
+            "bad_keys": [key for tallies in all_processes for key in tallies[name]["bad_keys"]],
+        }
+        for name in names
+    }
+
+
+class WholePipeline:
+    """The pipeline with whole weights, on the main process: itself, or, where its parameters are sharded over
+    processes, a second one that they are gathered into (None on the others). All processes must call it."""
+
+    def __init__(self, recipe: TrainRecipe, pipeline: Blip3oPipeline, processes: Processes) -> None:
+        self.recipe, self.pipeline, self.processes = recipe, pipeline, processes
+        self._copy: Blip3oPipeline | None = None
+
+    def __call__(self) -> Blip3oPipeline | None:
+        if self.processes.world_size == 1 or self.processes.sharding == "ddp":
+            return self.pipeline if self.processes.is_main else None
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(self.pipeline.model, options=options)
+        if not self.processes.is_main:
+            return None
+        if self._copy is None:
+            self._copy = Blip3oPipeline.from_pretrained(self.recipe.model)
+            prepare(self._copy, replace(self.recipe, fresh_head=False))
+            self._copy.model.eval()
+            if self.recipe.evaluate is not None:
+                self._copy.to(self.processes.device)
+        self._copy.model.load_state_dict(state)
+        return self._copy
 
 
 def load_parts(recipe: TrainRecipe) -> tuple[Blip3oPipeline, Target | None]:
@@ -98,11 +162,14 @@ def prepare(pipeline: Blip3oPipeline, recipe: TrainRecipe) -> list[str]:
     """Fresh parts, frozen parts and their precision; returns the names of what learns."""
     model = pipeline.model
     if recipe.fresh_head:
-        model.queries.reset_parameters()
         reset = getattr(model.get_submodule(model.network_name), "reset_parameters", None)
         if reset is None:
             raise ConfigError(f"fresh_head: the generation head '{model.config.head}' cannot be drawn anew")
-        reset()
+        # from the run's seed: the processes of a run must draw the same weights
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.loop.seed)
+            model.queries.reset_parameters()
+            reset()
     learned = learn_only(model, recipe.spec.learns)
     names = set(learned)
     for name, parameter in model.named_parameters():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import time
 
 import pytest
 import torch
@@ -218,6 +219,44 @@ def test_the_evaluation_hook_sees_the_averaged_weights_and_leaves_the_others_alo
     assert sorted(seen) == [2, 4] and not seen[2][1]
     assert torch.equal(seen[4][0], weights(with_hook))
     assert [row["score"] for row in rows if "score" in row] == [2.0, 4.0]
+
+
+def test_a_resumed_log_holds_every_step_once(tmp_path):
+    """Killed at step 3 with its last checkpoint at 2, whose log already told of step 3."""
+    config = dataclasses.replace(CONFIG, steps=6, save_every_s=0.0)
+    fit(Regression(), dataclasses.replace(config, save_every_s=1e9), tmp_path / "whole")
+    parts = tmp_path / "parts"
+    with pytest.raises(TrainingDiverged):
+        fit(Regression(broken_at=2), config, parts)
+    with (parts / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "loss": 9.0}\n{"step": 4, "lo')
+    fit(Regression(), config, parts)
+    steps = [
+        [row["step"] for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines()) if "loss" in row]
+        for folder in (tmp_path / "whole", parts)
+    ]
+    assert steps[0] == steps[1] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_changes_no_weights_may_change_when_a_run_is_resumed(tmp_path):
+    fit(Regression(), CONFIG, tmp_path, identity={"batch_size": 4})
+    other = dataclasses.replace(CONFIG, log_every=2, save_every_s=1.0, evaluate_every=2)
+    fit(Regression(), other, tmp_path, identity={"batch_size": 4})
+    with pytest.raises(ConfigError, match=r"made with other settings \(batch_size\)"):
+        fit(Regression(), CONFIG, tmp_path, identity={"batch_size": 8})
+
+
+def test_hooks_take_no_training_time(tmp_path):
+    def slow(step, modules):
+        time.sleep(0.3)
+        return {"score": 1.0}
+
+    rows = []
+    config = dataclasses.replace(CONFIG, evaluate_every=1)
+    fit(Regression(), config, tmp_path, Hooks(slow, [rows.append], evaluate_at_start=True))
+    assert [row["step"] for row in rows if "score" in row] == [0, 1, 2, 3, 4]
+    assert [row for row in rows if row.get("finished")][0]["seconds"] < 0.9
+    assert sum(row.get("seconds_evaluate", 0) for row in rows) > 0.8
 
 
 def test_every_step_says_where_its_time_went(tmp_path):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import tarfile
 
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from PIL import Image
 
-from blip3o.card import write_digests
 from blip3o.cli import main
 from blip3o.data.sticker_table import StickerTable
 from blip3o.errors import ConfigError, DataError
@@ -30,82 +26,6 @@ from blip3o.train.run_recipe import (
     prepare,
     run_recipe,
 )
-from blip3o.vision.encoders import OpenClipEncoder
-from blip3o.vision.feature_space import FeatureSpace
-from blip3o.vision.preprocess import UNIT_MEAN, UNIT_STD, Preprocess
-from blip3o.vision.targets import Target
-
-TOWER = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1},
-}
-
-
-def png(number: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 36), (number * 29 % 256, 90, 200)).save(file, "PNG")
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny model with its target encoder, two archives of captions, and conversations."""
-    folder = tmp_path_factory.mktemp("recipe")
-    build_tiny().save_pretrained(folder / "model")
-    torch.manual_seed(0)
-    encoder = OpenClipEncoder.from_config(TOWER, layer=-2)
-    pixels = torch.randn(16, 3, 32, 32)
-    space = FeatureSpace.fit(encoder(pixels), 6)
-    size = Preprocess(size_px=32, mean=UNIT_MEAN, std=UNIT_STD)
-    target = Target(encoder, size, {"kind": "open_clip", "model": TOWER, "layer": -2}, space)
-    target.save_pretrained(folder / "model" / "target_encoder")
-    # as folders may be that name no preparation of pictures: what is saved after training then differs
-    config = folder / "model" / "target_encoder" / "config.json"
-    config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "pooling"}))
-    write_digests(folder / "model")
-    for shard in range(2):
-        with tarfile.open(folder / f"{shard}.tar", "w") as archive:
-            for i in range(6):
-                for name, content in ((f"{i}.png", png(6 * shard + i)), (f"{i}.txt", b"a photo of a dog")):
-                    info = tarfile.TarInfo(name)
-                    info.size = len(content)
-                    archive.addfile(info, io.BytesIO(content))
-    (folder / "pictures").mkdir()
-    rows = []
-    for i in range(6):
-        (folder / "pictures" / f"{i}.png").write_bytes(png(i))
-        turns = [
-            {"from": "human", "value": "<image>\nWhat is it? <|im_end|>"},
-            {"from": "gpt", "value": "a dog"},
-        ]
-        rows.append({"id": str(i), "image": f"{i}.png", "conversations": turns})
-    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
-
-
-def values(folder, stage="generation", **changes):
-    data = [{"name": "pictures", "layout": "webdataset", "paths": [str(folder / "*.tar")]}]
-    if stage in ("joint", "understanding"):
-        talk = {
-            "name": "talk",
-            "layout": "jsonl",
-            "paths": [str(folder / "talk.jsonl")],
-            "kind": "conversations",
-            "root": str(folder / "pictures"),
-        }
-        data = [*data, talk] if stage == "joint" else [talk]
-    return {
-        "model": str(folder / "model"),
-        "stage": stage,
-        "data": data,
-        "batch_size": 3,
-        "text_batch_size": 2 if stage != "generation" else 0,
-        "workers": 0,
-        "frozen_dtype": "float32",
-        "loop": {"steps": 4, "lr": 1e-3, "warmup_steps": 0, "bf16": False, "log_every": 1},
-        **changes,
-    }
 
 
 def changed(before, after):
@@ -126,7 +46,7 @@ def changed(before, after):
         ("understanding", {"backbone"}),
     ],
 )
-def test_each_stage_learns_its_parts_and_no_other(folder, tmp_path, stage, learned):
+def test_each_stage_learns_its_parts_and_no_other(folder, values, tmp_path, stage, learned):
     saved = run_recipe(recipe_from_dict(values(folder, stage)), tmp_path)
     before, after = (Blip3oPipeline.from_pretrained(f) for f in (folder / "model", saved))
     assert changed(before.model, after.model) == learned
@@ -139,7 +59,7 @@ def test_each_stage_learns_its_parts_and_no_other(folder, tmp_path, stage, learn
     assert all(tally["bad"] == 0 and tally["read"] > 0 for tally in tallies.values())
 
 
-def test_an_interrupted_run_ends_where_an_undisturbed_one_does(folder, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_where_an_undisturbed_one_does(folder, values, tmp_path, monkeypatch):
     recipe = recipe_from_dict(values(folder, "joint"))
     often = dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, save_every_s=0.0))
     whole = Blip3oPipeline.from_pretrained(run_recipe(recipe, tmp_path / "whole"))
@@ -167,7 +87,7 @@ def losses(folder):
 
 
 @pytest.mark.parametrize("learns", [None, ["{head}.*"]])
-def test_cached_and_fresh_features_give_the_same_losses(folder, tmp_path, learns):
+def test_cached_and_fresh_features_give_the_same_losses(folder, values, tmp_path, learns):
     """With frozen queries the query states are kept too. Rows are bfloat16, so losses agree to its precision."""
     fresh = recipe_from_dict(values(folder, learns=learns))
     cached = dataclasses.replace(fresh, cache=str(tmp_path / "cache"))
@@ -183,7 +103,7 @@ def test_cached_and_fresh_features_give_the_same_losses(folder, tmp_path, learns
     assert ("seconds_backbone" in rows) == (learns is None)
 
 
-def test_a_stale_cache_is_refused(folder, tmp_path):
+def test_a_stale_cache_is_refused(folder, values, tmp_path):
     recipe = recipe_from_dict(values(folder, cache=str(tmp_path / "cache")))
     run_recipe(recipe, tmp_path / "run")
     pipeline, target = load_parts(recipe)
@@ -215,7 +135,7 @@ class Shifted:
         return self.source.read(shard, start + 3)
 
 
-def test_the_sticker_world_is_a_data_set_like_any_other(folder, tmp_path):
+def test_the_sticker_world_is_a_data_set_like_any_other(folder, values, tmp_path):
     data = [
         {"name": "scenes", "layout": "stickers", "paths": ["easy:5000"]},
         {"name": "talk", "layout": "stickers", "paths": ["easy:5000:5000"], "kind": "conversations"},
@@ -231,7 +151,7 @@ def test_the_sticker_world_is_a_data_set_like_any_other(folder, tmp_path):
             StickerTable.parse(text, "train", "captions")
 
 
-def test_query_only_backward_gives_the_same_gradients(folder):
+def test_query_only_backward_gives_the_same_gradients(folder, values):
     """float64: the prompt without gradients against a key/value cache, and the whole graph."""
     pipeline, target = load_parts(recipe_from_dict(values(folder)))
     recipe = recipe_from_dict(values(folder))
@@ -257,7 +177,7 @@ def test_query_only_backward_gives_the_same_gradients(folder):
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-9, atol=1e-14), name
 
 
-def test_activation_checkpointing_changes_no_gradient(folder):
+def test_activation_checkpointing_changes_no_gradient(folder, values):
     from blip3o.train.distributed import Processes
 
     gradients = []
@@ -276,7 +196,7 @@ def test_activation_checkpointing_changes_no_gradient(folder):
         assert torch.allclose(gradient, gradients[1][name], atol=1e-7), name
 
 
-def test_conversations_are_written_as_the_chat_template_writes_them(folder):
+def test_conversations_are_written_as_the_chat_template_writes_them(folder, values):
     recipe = recipe_from_dict(values(folder, "understanding"))
     pipeline, target = load_parts(recipe)
     from blip3o.train.distributed import Processes
@@ -300,7 +220,7 @@ def test_conversations_are_written_as_the_chat_template_writes_them(folder):
     assert tokenizer.decode(learned) == "a dog<|im_end|>"
 
 
-def test_records_that_are_too_long_are_counted_as_bad(folder, tmp_path):
+def test_records_that_are_too_long_are_counted_as_bad(folder, values, tmp_path):
     recipe = recipe_from_dict(values(folder, max_length=12))
     with pytest.raises(DataError, match=r"data set 'pictures': .* are bad.*at most 12"):
         run_recipe(
@@ -308,7 +228,7 @@ def test_records_that_are_too_long_are_counted_as_bad(folder, tmp_path):
         )
 
 
-def test_a_pattern_that_matches_nothing_is_refused(folder):
+def test_a_pattern_that_matches_nothing_is_refused(folder, values):
     with pytest.raises(ConfigError, match=r"pattern 'quries\.\*' matches no parameter"):
         learn_only(build_tiny().model, ["quries.*"])
 
@@ -329,12 +249,12 @@ def test_a_pattern_that_matches_nothing_is_refused(folder):
         ({"data": [{"name": "a", "layout": "json", "paths": ["$NOT_SET/x"]}]}, "has no NOT_SET"),
     ],
 )
-def test_bad_recipes_are_refused_before_any_weight_loads(folder, changes, message):
+def test_bad_recipes_are_refused_before_any_weight_loads(folder, values, changes, message):
     with pytest.raises(ConfigError, match=message):
         recipe_from_dict(values(folder, **changes))
 
 
-def test_the_command_trains_a_file_and_reports_mistakes_in_one_line(folder, tmp_path, monkeypatch):
+def test_the_command_trains_a_file_and_reports_mistakes_in_one_line(folder, values, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values(folder)))
     database = f"sqlite:///{tmp_path}/curves.db"
