@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,45 +11,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.card import DIGESTS_NAME
 from blip3o.decoder import load_decoder
-from blip3o.errors import ConfigError
 from blip3o.loading import load_tokenizer
 from blip3o.pipeline import Blip3oPipeline, PipelineCard, Understanding
-from blip3o.presets import preset_folder
 from blip3o.stickers import SceneConfig
 from blip3o.train.nano_parts import model_config, open_gates, start_queries
 from blip3o.train.stages import freeze
 from blip3o.train.study.compute import dit_values
+from blip3o.train.study.plan import parts_folder
 from blip3o.train.study.settings import StudySettings
 from blip3o.train.world_data import PROMPTS
 from blip3o.unified import Blip3oModel
 from blip3o.vision.autoencoder import Autoencoder
 from blip3o.vision.targets import Target, autoencoder_target, load_target
-
-PARTS = ("tokenizer.json", "target_encoder/config.json", "decoder/config.json")
-
-
-def parts_folder(source: str) -> Path:
-    """The folder with tokenizer, CLIP target tower and pixel decoder. Raises: ConfigError."""
-    folder = preset_folder("nano") if source == "nano" else Path(source).expanduser()
-    for name in PARTS:
-        if not (folder / name).is_file():
-            raise ConfigError(
-                f"parts {source!r}: {folder / name} is missing; name nano or a folder that `blip3o train nano` exported"
-            )
-    return folder
-
-
-def parts_digest(source: str) -> str:
-    """sha256 of what is taken from the parts folder."""
-    folder, total = parts_folder(source), hashlib.sha256()
-    kept = [path for name in ("target_encoder", "decoder") for path in (folder / name).rglob("*")]
-    for path in sorted([*kept, *folder.glob("tokenizer*")]):
-        if path.is_file() and path.name != DIGESTS_NAME:
-            total.update(path.relative_to(folder).as_posix().encode())
-            total.update(path.read_bytes())
-    return total.hexdigest()
 
 
 def study_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -149,16 +123,9 @@ def export(
         assert autoencoder is not None
         decoder = load_decoder(autoencoder)  # the VAE that draws is the one that encodes
     partial = folder.with_name(folder.name + ".partial")
-    pipeline = Blip3oPipeline(model, tokenizer, decoder, card, target)
-    _save(pipeline, partial)
+    shutil.rmtree(partial, ignore_errors=True)
+    Blip3oPipeline(model, tokenizer, decoder, card, target).save_pretrained(partial, torch.float16)
     partial.rename(folder)
-
-
-def _save(pipeline: Blip3oPipeline, folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-    pipeline.save_pretrained(folder, torch.float16)
 
 
 def describe(settings: StudySettings, model: Blip3oModel) -> dict[str, Any]:

@@ -43,9 +43,9 @@ from blip3o.train.study.model import (
     fresh_model,
     load_autoencoder,
     load_study_target,
-    parts_folder,
     study_tokenizer,
 )
+from blip3o.train.study.plan import parts_folder
 from blip3o.train.study.settings import StudySettings
 from blip3o.train.world_data import CellLabels, Scenes
 from blip3o.vision.targets import load_target
@@ -177,7 +177,7 @@ def autoencoder(job: Job) -> Finished:
 
 
 def features(job: Job) -> Finished:
-    """``steps``: scenes encoded, in files; nothing learns."""
+    """No optimizer steps and no pictures learned from; progress counts scenes."""
     own, settings = job.settings.features, job.settings
     start, target = time.monotonic(), load_study_target(settings, job.vae)
     depends = {"world": job.world.digest, "target": settings.target, "stage": job.folder.name}
@@ -200,7 +200,7 @@ def features(job: Job) -> Finished:
         info["ceiling"] = measure_ceiling(target, decoder, job.world, own.ceiling_scenes)
         write_json(job.folder / "ceiling.json", info["ceiling"])
     seconds = time.monotonic() - start
-    return Finished(own.scenes, seconds, own.scenes, learned=0, weights=None, info=info)
+    return Finished(0, seconds, 0, learned=0, weights=None, info=info)
 
 
 def generator(job: Job) -> Finished:
