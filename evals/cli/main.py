@@ -19,6 +19,7 @@ COMMANDS = {
     "rescore": ("evals.cli.rescore", "Judge the outputs of a run again, in a folder of its own."),
     "compare": ("evals.cli.compare", "Paired differences of finished runs, with p-values."),
     "sweep": ("evals.cli.sweep", "Grids of points that train and evaluate: plan, run, report."),
+    "kept": ("evals.cli.kept", "Was understanding kept? Runs before and after generation training."),
     "power": ("evals.cli.power", "Which difference a run can show, and what size one needs."),
     "fid": ("evals.cli.fid", "FID, KID, IS, precision and recall of a folder of pictures."),
     "judge": ("evals.cli.judge", "How far a judge can be trusted: judge agree."),
