@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from evals.sweeps.plan import SweepPlan
+    from evals.sweeps.results import SweepTable
 
 _GB, _MB = 1e9, 1e6
 
@@ -69,11 +70,8 @@ def run(file: str, **options: Any) -> None:
 
     Failed points are tried again, finished ones are left alone. Exit code 1 if a point failed.
     """
-    import json
-
     from evals.cli.run import set_up_logging
     from evals.errors import EvalError
-    from evals.sweeps import text
     from evals.sweeps.finish import finish, tracker
     from evals.sweeps.plan import plan_sweep
     from evals.sweeps.runner import default_folder, run_sweep
@@ -86,7 +84,7 @@ def run(file: str, **options: Any) -> None:
             click.echo(f"left out: {point}: {reason}", err=True)
     root = options["output"] or default_folder(made)
     parallel = options["max_parallel"] or made.config.max_parallel
-    track = tracker(made.config, _tracking(options))
+    track = tracker(made.config, _tracking(options), root)
     done = run_sweep(
         made,
         root,
@@ -94,14 +92,10 @@ def run(file: str, **options: Any) -> None:
         max_parallel=parallel,
         only=options["only"],
         is_quiet=options["quiet"],
-        on_point=lambda folder: track(folder, False),
+        on_point=lambda folder: track.changed() if track is not None else None,
     )
-    table = finish(done.folder, has_report=not options["no_report"], track=track)
-    if options["json"]:
-        click.echo(json.dumps(table.to_json(), allow_nan=False))
-    else:
-        for line in text.lines(table):
-            click.echo(line)
+    table, page = finish(done.folder, has_report=not options["no_report"], track=track)
+    _show(table, page, options["json"])
     if done.problem is not None:
         raise EvalError(done.problem)
 
@@ -111,18 +105,24 @@ def run(file: str, **options: Any) -> None:
 @click.option("--json", is_flag=True, help="Print the table as one JSON object.")
 def report(folder: Path, json: bool) -> None:
     """Print a sweep's table anew, and write table.csv and report.html. Reads the folder only."""
-    import json as jsons
-
-    from evals.sweeps import text
     from evals.sweeps.finish import finish
     from evals.sweeps.folder import SweepFolder
 
-    table = finish(SweepFolder(folder))
-    if json:
-        click.echo(jsons.dumps(table.to_json(), allow_nan=False))
+    _show(*finish(SweepFolder(folder)), json)
+
+
+def _show(table: SweepTable, page: Path | None, as_json: bool) -> None:
+    import json
+
+    from evals.sweeps import text
+
+    if as_json:
+        click.echo(json.dumps({**table.to_json(), "report": page and str(page)}, allow_nan=False))
         return
     for line in text.lines(table):
         click.echo(line)
+    if page is not None:
+        click.echo(f"report: {page}")
 
 
 @command.command("status")
@@ -238,12 +238,12 @@ def _plan_lines(made: SweepPlan) -> list[str]:
     from evals.phases.progress import duration
     from evals.sweeps.runner import default_folder
 
-    axes = " x ".join(f"{label} ({len(values)})" for label, values in made.grid.axes.items())
     seeds = len(made.config.seeds)
     lines = [
-        f"{made.config.name}: {len(made.points)} points = {len(made.cells)} combinations of {axes or 'nothing'}, "
+        f"{made.config.name}: {len(made.points)} points = {len(made.cells)} combination{'s' * (len(made.cells) > 1)}, "
         f"{seeds} seed{'s' * (seeds > 1)} each"
     ]
+    lines += [f"  {label}: {', '.join(map(_value, values))}" for label, values in made.grid.axes.items()]
     width = max(len(cell) for cell in made.cells)
     for cell, ids in made.cells.items():
         first = next(p for p in made.points if p.id == ids[0])
@@ -251,7 +251,8 @@ def _plan_lines(made: SweepPlan) -> list[str]:
         load = made.workloads[first.id]
         mark = "  (baseline)" if cell == made.grid.baseline else ""
         lines.append(
-            f"  {cell:<{width}}  {names}; {len(first.evaluations)} evaluations, {load.images} pictures{mark}"
+            f"  {cell:<{width}}  {names}; {len(first.evaluations)} evaluation{'s' * (len(first.evaluations) > 1)}, "
+            f"{load.images} pictures{mark}"
         )
     reasons: dict[str, list[str]] = {}
     for point, reason in made.left_out.items():
@@ -262,9 +263,10 @@ def _plan_lines(made: SweepPlan) -> list[str]:
     for name in dict.fromkeys(s.spec.name for s in shared):
         those = [s for s in shared if s.spec.name == name]
         users = sorted({len(s.users) for s in those})
+        times = "once" if len(those) == 1 else f"{len(those)} times"
         lines.append(
-            f"shared stage {name}: runs {len(those)} times, for {'-'.join(map(str, users))} points each, and is "
-            "counted in the compute of every one"
+            f"shared stage {name}: runs {times}, for {' to '.join(map(str, users[:1] + users[1:][-1:]))} points"
+            f"{' each' if len(those) > 1 else ''}, and is counted in the compute of every one"
         )
     lines += [
         f"metrics: {', '.join(made.metrics)}; compared with {made.grid.baseline}",
@@ -276,6 +278,12 @@ def _plan_lines(made: SweepPlan) -> list[str]:
         f"folder: {default_folder(made)}",
     ]
     return lines
+
+
+def _value(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _size(count: float) -> str:

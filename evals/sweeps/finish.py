@@ -2,55 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from evals.sweeps.folder import SweepFolder
 from evals.sweeps.results import SweepTable, build, write_csv
 from evals.sweeps.schema import SweepConfig, run_layer
 
-Track = Callable[[SweepFolder, bool], object]
+if TYPE_CHECKING:
+    from reports.tracking_sweep import Tracker
 
 
-def _no_tracking(folder: SweepFolder, is_final: bool) -> None:
-    return None
+def tracker(config: SweepConfig, flags: Mapping[str, Any], root: Path) -> Tracker | None:
+    """Logs a sweep's folder to MLflow with the file's settings under ``base.run.tracking``, flags winning.
 
-
-def tracker(config: SweepConfig, flags: Mapping[str, Any]) -> Track:
-    """Logs a sweep's folder to MLflow with the file's settings under ``base.run.tracking``, flags winning."""
+    Returns: None where tracking is switched off.
+    """
     from evals.config import TrackingConfig
 
-    given = run_layer(config.base.run).get("tracking", {})
-    tags = {**given.get("tags", {}), **flags.get("tags", {})}
-    settings = TrackingConfig(**{**given, **flags, "tags": tags})
+    given = {**run_layer(config.base.run).get("tracking", {}), **flags}
+    tags = {**run_layer(config.base.run).get("tracking", {}).get("tags", {}), **flags.get("tags", {})}
+    settings = TrackingConfig(**{**given, "tags": tags})
     if not settings.enabled:
-        return _no_tracking
+        return None
+    from reports.tracking_sweep import Tracker
 
-    def log(folder: SweepFolder, is_final: bool) -> None:
-        from reports.tracking_sweep import log_sweep
-
-        log_sweep(
-            folder.root,
-            # None: where it went the last time.
-            experiment=settings.experiment if "experiment" in {**given, **flags} else None,
-            tracking_uri=settings.tracking_uri,
-            tags=settings.tags,
-            final=is_final,
-        )
-
-    return log
+    return Tracker(
+        root,
+        experiment=settings.experiment if "experiment" in given else None,  # None: where it went the last time
+        tracking_uri=settings.tracking_uri,
+        tags=settings.tags,
+    )
 
 
 def finish(
-    folder: SweepFolder, *, has_report: bool = True, track: Track = _no_tracking
-) -> SweepTable:
-    """The table of what is there; writes ``table.csv``, the page, and logs both."""
+    folder: SweepFolder, *, has_report: bool = True, track: Tracker | None = None
+) -> tuple[SweepTable, Path | None]:
+    """The table of what is there, and the page; writes ``table.csv`` and ``report.html``, and logs both."""
     table = build(folder)
     write_csv(table)
-    if has_report and find_spec("reports.sweep") is not None:
+    page = None
+    if has_report:
         from reports.sweep import build as write_page
 
-        write_page(folder.root)
-    track(folder, True)
-    return table
+        page = write_page(folder.root)
+    if track is not None:
+        track.finish()
+    return table, page

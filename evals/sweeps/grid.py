@@ -76,7 +76,7 @@ def expand(config: SweepConfig, source: Source, problems: list[str]) -> Grid:
     Raises: ConfigError for grids that are empty or have more than 10,000 points.
     """
     config = _without_wrong_keys(config, source, problems)
-    labels = labels_of(_keys(config))
+    labels = labels_of(_keys(config, source))
     by_label = {label: key for key, label in labels.items()}
     combinations = list(_combinations(config, source, labels))
     baseline = _baseline(config, source, combinations, labels, problems)
@@ -149,10 +149,17 @@ def _same(a: Any, b: Any) -> bool:
     return digest_of(a) == digest_of(b)
 
 
-def _keys(config: SweepConfig) -> list[str]:
+def _keys(config: SweepConfig, source: Source) -> list[str]:
     zipped = [key for group in config.zip for key in group]
     further = [key for point in config.points for key in point]
-    return list(dict.fromkeys([*config.axes, *zipped, *further]))
+    both = [*zipped, *config.axes] if _is_zip_first(source) else [*config.axes, *zipped]
+    return list(dict.fromkeys([*both, *further]))
+
+
+def _is_zip_first(source: Source) -> bool:
+    """Ids name axes in the order of the file."""
+    lines = source.lines
+    return ("zip",) in lines and lines["zip",] < lines.get(("axes",), 0)
 
 
 def _without_wrong_keys(
@@ -232,9 +239,11 @@ def _combinations(
     factors: list[list[dict[str, Any]]] = [
         [{labels[key]: value} for value in values] for key, values in config.axes.items()
     ]
+    zipped = []
     for group in config.zip:
         rows = zip(*group.values(), strict=True)
-        factors.append([{labels[k]: v for k, v in zip(group, row, strict=True)} for row in rows])
+        zipped.append([{labels[k]: v for k, v in zip(group, row, strict=True)} for row in rows])
+    factors = [*zipped, *factors] if _is_zip_first(source) else [*factors, *zipped]
 
     def combination(given: Mapping[str, Any], place: str) -> _Combination:
         return _Combination({**own, **given}, frozenset(given), place)
