@@ -25,7 +25,7 @@ from typing import Any
 
 from evals.api import Sample
 from evals.errors import InputError
-from evals.io.jsonl import read_rows
+from evals.recorded import read_lines
 
 MJHQ_CATEGORIES = (
     "animals", "art", "fashion", "food", "indoor", "landscape", "logo", "people", "plants", "vehicles",
@@ -97,14 +97,12 @@ def _mjhq(root: Path, with_reference: bool) -> FidData:
 def _caption_list(root: Path, with_reference: bool) -> FidData:
     path = root / "captions.jsonl"
     samples = []
-    for number, record in enumerate(read_rows(path)):
-        where = f"{path}:{number + 1}"
+    for number, line in enumerate(read_lines(path)):
+        where, record = line.where, line.object()
         group = _text(record, "group", where) if "group" in record else "all"
         samples.append(
             Sample(_id(record.get("id"), where), number, group, _text(record, "prompt", where))
         )
-    if not samples:
-        raise InputError(f"{path}: holds no captions")
     if (root / READY).is_file() or not with_reference:
         pictures: list[Path] = []
     else:

@@ -40,7 +40,7 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
 }
 NOT_SETTINGS = {
     "--config", "--data", "--no-track", "--output", "--shard", "--fresh", "--retry-errors", "--json", "--verbose",
-    "--quiet", "--sample-timeout", "--verify",
+    "--quiet", "--sample-timeout", "--judge-when", "--verify",
 }  # fmt: skip
 
 

@@ -229,6 +229,20 @@ def test_caption_lists_that_do_not_read_are_refused(caption_list, lines, message
         fid_data.read(caption_list)
 
 
+def test_caption_lists_of_other_systems_are_read(caption_list):
+    """A byte order mark, Windows line ends, blank lines, no line end at the end; markup is text."""
+    text = '{"id": 1, "prompt": "a <b>cat</b>"}\r\n\r\n{"id": "2", "prompt": "two\\n dogs "}'
+    (caption_list / "captions.jsonl").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    samples = fid_data.read(caption_list).samples
+    assert [(s.id, s.prompt) for s in samples] == [("1", "a <b>cat</b>"), ("2", "two dogs")]
+    (caption_list / "captions.jsonl").write_bytes(text.encode() + b"\r\n\n{broken")
+    with pytest.raises(InputError, match=r"captions\.jsonl:5: "):
+        fid_data.read(caption_list)
+    (caption_list / "captions.jsonl").write_bytes(b"\n")
+    with pytest.raises(InputError, match="holds no lines"):
+        fid_data.read(caption_list)
+
+
 def test_a_folder_of_no_layout_and_no_data_at_all(tmp_path):
     with pytest.raises(InputError, match="holds none of meta_data.json"):
         fid_data.read(tmp_path)
