@@ -20,6 +20,7 @@ from evals.lmms import package
 Kind = Literal["task", "class", "group", "tag"]
 
 _KEY = re.compile(rb"^[\"']?(task|group|tag|class|output_type|include|dataset_path)[\"']?[ \t]*:[ \t]*(.*)$", re.M)
+_COMMENT = re.compile(rb"[ \t]*(#[^\n]*)?$", re.M)
 _ITEM = re.compile(rb"[ \t]*-[ \t]+([^\n#]+)")
 
 
@@ -100,7 +101,7 @@ def _yaml_files(top: str) -> Iterator[str]:
 def _keys(path: str) -> dict[str, str | list[str]]:
     """The keys that matter, with those of included files behind the file's own."""
     try:
-        data = Path(path).read_bytes()
+        data = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")  # a byte order mark
     except OSError:
         return {}
     own: dict[str, str | list[str]] = {}
@@ -118,11 +119,12 @@ def _items(data: bytes, start: int) -> str | list[str]:
     """The plain items of the list that begins on the next line; mappings in it are left out."""
     items, place = [], start + 1
     is_list = False
-    while match := _ITEM.match(data, place):
-        is_list = True
-        text = _clean(match[1])
-        if text and ":" not in text:
-            items.append(text)
+    while place < len(data) and (match := _ITEM.match(data, place) or _COMMENT.match(data, place)):
+        if match.re is _ITEM:
+            is_list = True
+            text = _clean(match[1])
+            if text and ":" not in text:
+                items.append(text)  # type: ignore[arg-type]
         end = data.find(b"\n", match.end())
         place = end + 1 if end >= 0 else len(data)
     return items if is_list else ""

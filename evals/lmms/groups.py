@@ -62,6 +62,7 @@ def combined(
         results[task] = {"alias": task, "samples": sizes.get(task, 0)}
         if task in values:
             results[task][key] = values[task]
+            results[task]["_stderr,".join(key.split(","))] = "N/A"  # its pooling is not asked for
     with package.quietly():
         found = utils.consolidate_group_results(results, defaultdict(dict), documents.loaded.tree)[0]
     value = found[group].get(key)

@@ -1,7 +1,7 @@
 """Made-up documents in the schemas of lmms-eval's tasks, and a model that answers from its prompt alone.
 
 These tests need lmms-eval: in an environment with `pip install 'blip3o-eval[understanding]' pytest`, run
-`pytest tests/evals/lmms tests/tasks/understanding/test_lmms.py`.
+`pytest tests/evals/lmms`.
 """
 
 import hashlib
@@ -162,7 +162,7 @@ def made_up(tmp_path):
 def theirs():
     """`theirs(task, path, form)`: the figures of lmms-eval's own evaluator with the same scripted answers."""
 
-    def run(task, path, form="simple", num_fewshot=None):
+    def run(task, path, form="simple", num_fewshot=None, include=None):
         from evals.lmms import loading, package
 
         names = ("evaluator", "api.model", "api.instance", "tasks")
@@ -201,7 +201,7 @@ def theirs():
                 return found
 
         # Its own loading, but for where the documents lie; a fresh set of task objects.
-        loaded = loading.load(task, path, form)
+        loaded = loading.load(task, path, form, include=include)
         manager = tasks.TaskManager.__new__(tasks.TaskManager)
         real = evaluator.get_task_dict
         evaluator.get_task_dict = lambda *_: loaded.tree
