@@ -18,8 +18,11 @@ METHODS = {
     "mover": "combined Wilson intervals of the groups",
     "t": "cluster-robust Student interval",
     "t+2": "Student interval with two added observations",
+    "jackknife": "jackknife: the prompts in ten parts, each left out in turn",
+    "disjoint parts": "Student interval over ten disjoint parts of the prompts",
 }
 
+GENEVAL = ("geneval", "geneval_long")
 _PICTURE = "in which the judge found everything that the prompt asks for, by the official rules"
 KNOWN = {
     ("geneval", "overall"): "Plain mean of the six group means. A group mean is the share of its scored pictures "
@@ -51,6 +54,30 @@ KNOWN = {
     ("mme", "cognition"): "Sum over the four cognition subtasks of accuracy plus accuracy in pairs, in points of "
     "200 each.",
 }  # fmt: skip
+
+SETS = {
+    "fid": "Frechet distance between two Gaussians fitted to the features of the pictures and of the reference. It "
+    "falls with the number of pictures, so it compares at equal numbers only.",
+    "kid": "Kernel distance (squared MMD, cubic kernel) between the features of the pictures and of the reference, "
+    "mean over random subsets. Unbiased: it compares at different numbers of pictures, too, and may fall below 0.",
+    "is": "Inception score: how sure the classifier is of each picture and how varied its answers are over all; from 1 "
+    "up. The reference plays no part in it.",
+    "precision": "Share of the pictures that lie among the reference's: nearer to one of its pictures than that one's "
+    "third neighbour.",
+    "recall": "Share of the reference's pictures that lie among these: nearer to one of them than that one's third "
+    "neighbour.",
+    "clipscore": "Mean of 100 times the cosine between a picture's and its prompt's embedding, negative ones as 0, by "
+    "the CLIP model in the figure's name.",
+    "vqascore": "Mean probability that the model in the figure's name says Yes to the question whether the picture "
+    "shows its prompt.",
+}
+"""Beginnings of names that go on with the network, as in "kid-stickers" or "fid-clean:animals"."""
+FEATURES = {
+    "clean": "Features: Inception, after an antialiased bicubic resize as clean-fid's.",
+    "legacy": "Features: Inception, after TensorFlow's bilinear resize without antialiasing.",
+    "stickers": "Features: a classifier of sticker scenes; it compares with no figure on Inception.",
+    "effnetlite0": "Features: EfficientNet-Lite0; it compares with no figure on Inception.",
+}
 
 TERMS = {
     "interval": (
@@ -131,10 +158,13 @@ class Entry:
 def definition(metric: MetricValue, task: str, groups: Collection[str]) -> str:
     """What the figure says, without its value."""
     name = metric.name
-    if (task, name) in KNOWN:
-        return KNOWN[task, name]
+    known = KNOWN.get(("geneval" if task in GENEVAL else task, name))
+    if known is not None:
+        return known
     if task in ("dpg", "dpg_stickers"):
         return _dpg(name)
+    if text := _of_network(name):
+        return text
     if name.endswith("_by_pixels"):
         return (
             f"The figure {words(name.removesuffix('_by_pixels'))} again, with colours read from the pixels inside "
@@ -147,12 +177,24 @@ def definition(metric: MetricValue, task: str, groups: Collection[str]) -> str:
     if name == "unparsed":
         return "Share of answers in which no answer of the asked form was found."
     if name in groups:
-        if task == "geneval":
+        if task in GENEVAL:
             return f"Share of the scored pictures of the group {words(name)} {_PICTURE}."
         return f"The figure of the group {words(name)}, over its scored outputs."
     if metric.unit == "fraction":
         return "Mean of the scores, from 0 to 1, as the task defines it."
     return f"As the task defines it; unit: {metric.unit}."
+
+
+def _of_network(name: str) -> str:
+    """Of a figure that is named after a network; "" for other names."""
+    stem, _, group = name.partition(":")
+    kind, _, rest = stem.partition("-")
+    text = SETS.get("fid" if kind == "fd" else kind)
+    if text is None or not rest:
+        return ""
+    features = FEATURES.get(rest.partition("-")[0], "") if kind not in ("clipscore", "vqascore") else ""
+    of_group = f"Of the group {words(group)} alone." if group else ""
+    return " ".join(part for part in (text, features, of_group) if part)
 
 
 def _dpg(name: str) -> str:
@@ -177,7 +219,7 @@ def estimation(metric: MetricValue) -> str:
 
 def reading(metric: MetricValue, task: str) -> str:
     """One plain sentence on the headline, or "" where none is known."""
-    if metric.value is None or task != "geneval" or metric.name != "overall":
+    if metric.value is None or task not in GENEVAL or metric.name != "overall":
         return ""
     return (
         f"About {round(100 * metric.value)} of 100 pictures show everything that their prompt asks for, averaged over "

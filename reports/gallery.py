@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_PICTURES = 12_000  # a page beyond this shows prompts spread evenly, and says so
 MAX_BOXES = 24
+MAX_QUESTIONS = 64
 PER_BLOCK = 240  # pictures; the first page shows 96
 TEXT_BYTES = 4_000_000  # of prompts, and again of reasons and answers, in a page
 
@@ -44,10 +45,11 @@ class Gallery:
 def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BYTES) -> Gallery:
     """The gallery of a run whose `samples` are `reports.tables.samples_frame`'s.
 
-    Each sample is {"id", "p": prompt, "g": group, "h": held out, "o": outputs}; an output is {"i": index,
-    "v": value, "k": kinds, "r": reason, "u": unscored, "s": seed, "a": text answer, "w", "h": pixels,
-    "b": boxes [class, x1, y1, x2, y2, score], "d": 1 if a detector looked, "c": colours, "q": [question, answer]
-    pairs, "t": number of the picture}. Kinds and groups are indices into the lists beside.
+    Each sample is {"id", "p": prompt, "g": group, "h": held out, "Q": questions, "o": outputs}; an output is {"i":
+    index, "v": value, "k": kinds, "r": reason, "u": unscored, "s": seed, "a": text answer, "w", "h": pixels,
+    "b": boxes [class, x1, y1, x2, y2, score], "d": 1 if a detector looked, "c": colours, "q": question -> answer,
+    "t": number of the picture}. Questions are [id, wording, tuple, ids of parents] in the order of their file. Kinds
+    and groups are indices into the lists beside.
     """
     has_path = samples["path"].notna()
     kept = shown_samples(samples)
@@ -78,6 +80,8 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
         )
         if entry["h"] is None:
             entry["h"] = details.get("held_out")
+        if "Q" not in entry and (questions := _questions(details.get("questions"))):
+            entry["Q"] = questions
         entry["o"].append(_output(row, details, names, text_limit))
         if row["path"]:
             entry["o"][-1]["path"] = root / row["path"]
@@ -122,6 +126,8 @@ def side_by_side(
                     output["t"] += offset
             if entry["id"] in by_id:
                 by_id[entry["id"]]["o"] += entry["o"]
+                if "Q" in entry:
+                    by_id[entry["id"]].setdefault("Q", entry["Q"])
             else:
                 by_id[entry["id"]] = entry
     entries = interleaved(sorted(by_id.values(), key=lambda e: str(e["id"])), len(groups))
@@ -189,17 +195,24 @@ def _output(
         ]
     answers = details.get("answers")
     if isinstance(answers, dict):
-        pairs = list(answers.items())[:MAX_BOXES]
-        texts = details.get("questions")
-        output["q"] = [[shortened(_question(texts, k), 120), shortened(str(v), 40)] for k, v in pairs]
+        pairs = list(answers.items())[:MAX_QUESTIONS]
+        output["q"] = {shortened(str(key), 40): shortened(str(value), 40) for key, value in pairs}
     return output
 
 
-def _question(texts: Any, key: str) -> str:
-    """The wording of a question, where the score's details hold it; else its key."""
-    known = texts.get(key) if isinstance(texts, dict) else None
-    text = known.get("text") if isinstance(known, dict) else None
-    return f"{key}. {text}" if isinstance(text, str) else str(key)
+def _questions(found: Any) -> list[list[Any]]:
+    """The questions about a prompt, with those they rest on; [] where the score's details hold none."""
+    rows = list(found.items())[:MAX_QUESTIONS] if isinstance(found, dict) else []
+    return [
+        [
+            shortened(str(key), 40),
+            shortened(str(one.get("text") or ""), 160),
+            shortened(str(one.get("tuple") or ""), 80),
+            [shortened(str(parent), 40) for parent in one.get("parents") or () if isinstance(parent, int | str)],
+        ]
+        for key, one in rows
+        if isinstance(one, dict)
+    ]
 
 
 def _boxes(detections: Any) -> Iterable[list[Any]]:

@@ -78,8 +78,8 @@ def _model(client: MlflowClient, experiment_id: str, run: Any, point: PointData,
     if str(model.status) != "READY":
         client.finalize_logged_model(model.model_id, "READY")
     # MLflow refuses the same link twice.
-    linked = run.outputs.model_outputs if is_trained else run.inputs.model_inputs
-    if model.model_id in {one.model_id for one in linked}:
+    linked = getattr(run.outputs, "model_outputs", None) if is_trained else getattr(run.inputs, "model_inputs", None)
+    if model.model_id in {one.model_id for one in linked or ()}:
         pass
     elif is_trained:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, point.last_step)])

@@ -36,11 +36,35 @@
       ["answer", output.x || output.a],
       ["found", found || (output.t !== undefined && verdict !== "none" && output.d ? "nothing" : "")],
       ["colours", colors.join("; ")],
-      ["questions", (output.q || []).map(([id, answer]) => `${id} ${answer}`).join(", ")],
+      ["questions", sample.Q ? "" : Object.entries(output.q || {}).map(([id, answer]) => `${id} ${answer}`).join(", ")],
       ["seed", output.s],
       ["size", output.w ? `${output.w} x ${output.h} px` : ""],
     ]));
+    if (sample.Q && output.q) node.append(questionTree(sample.Q, output.q));
     return node;
+  }
+
+  // Each question below the first of those it rests on. One whose own answer is yes counts 0 where a parent's score is 0;
+  // as the rules do, parents are looked at in the order of the questions.
+  function questionTree(questions, answers) {
+    const answerTo = (id) => (Object.hasOwn(answers, id) ? answers[id] : undefined);
+    const score = new Map(questions.map(([id]) => [id, answerTo(id) === "yes" ? 1 : 0]));
+    for (const [id, , , parents] of questions) if (parents.some((p) => score.get(p) === 0)) score.set(id, 0);
+    const lists = new Map();
+    const root = make("ul", { className: "q-tree" });
+    for (const [id, text, kind, parents] of questions) {
+      const answer = answerTo(id);
+      const holds = score.get(id) === 1;
+      const state = answer === undefined ? "none" : holds ? "right" : "wrong";
+      const why = answer === "yes" && !holds ? `yes, but ${parents.filter((p) => score.get(p) === 0).join(", ")} does not hold` : answer === undefined ? "no answer" : answer;
+      const item = make("li", {}, make("span", { className: `${state}-v q-mark` }, gallery.MARK[state]), ` ${id}. ${text || kind} `, make("b", {}, why), kind && text ? make("small", {}, ` ${kind}`) : "");
+      const above = lists.get(parents[0]);
+      if (above && !above.list) above.item.append(above.list = make("ul", {}));
+      (above ? above.list : root).append(item);
+      lists.set(id, { item, list: null });
+    }
+    const held = [...score.values()].filter((v) => v === 1).length;
+    return make("details", { className: "q-box", open: true }, make("summary", {}, `${held} of ${questions.length} questions hold`), root);
   }
 
   function show() {
