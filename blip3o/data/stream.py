@@ -4,12 +4,16 @@ Order: epoch after epoch, the shards in a seeded permutation, dealt out to the r
 of ``block`` records across its shards. A block's order depends on (seed, epoch, reader, block number) alone, so the
 position of a stream is a few numbers: where its block began and how far into it the stream is. Resuming reads at
 most one block again, undecoded, and goes on with the very next record.
+
+A source of fewer shards than readers (one JSON file, four workers) has each shard read by several of them, every
+reader taking every k-th record of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,7 +48,7 @@ class RecordStream:
     """Endless iterator over the records that reader ``reader`` of ``readers`` gets; ``position`` may be stored after
     any record and given to a new stream.
 
-    Raises: DataError if there are fewer shards than readers, or an epoch without a record.
+    Raises: DataError for an epoch without a record.
     """
 
     def __init__(
@@ -63,12 +67,7 @@ class RecordStream:
             )
         self.source, self.seed, self.block = source, seed, block
         self.reader, self.readers = reader, readers
-        self._shards = source.shards()
-        if len(self._shards) < readers:
-            raise DataError(
-                f"data set '{source.name}' has {len(self._shards)} shards for {readers} readers (processes x workers); "
-                "use fewer workers or smaller shards"
-            )
+        self._shards = shared_out(source.shards(), readers)
         self.position = position or Position()
 
     def epoch_shards(self, epoch: int) -> tuple[tuple[str, int], ...]:
@@ -86,7 +85,8 @@ class RecordStream:
             if not records:
                 if self.position.block == 0 and pending == self.epoch_shards(self.position.epoch):
                     raise DataError(
-                        f"data set '{self.source.name}' holds no records for reader {self.reader}"
+                        f"data set '{self.source.name}' holds no records for reader {self.reader} of {self.readers} "
+                        "(processes x workers)"
                     )
                 self.position = Position(epoch=self.position.epoch + 1)
                 continue
@@ -110,12 +110,32 @@ class RecordStream:
         records: list[RawRecord] = []
         for number, (shard, first) in enumerate(pending):
             count = 0
-            for record in self.source.read(shard, first):
+            for record in read_shared(self.source, shard, first):
                 if len(records) == self.block:
                     return records, ((shard, first + count), *pending[number + 1 :])
                 records.append(record)
                 count += 1
         return records, ()
+
+
+PART = "\n"  # between a shard's name and which of its records are meant; in no file name worth reading
+
+
+def shared_out(shards: Sequence[str], readers: int) -> list[str]:
+    """At least as many names as readers: the shards themselves, or each in parts ``shard PART i/k``."""
+    parts = -(-readers // max(len(shards), 1))
+    if parts == 1:
+        return list(shards)
+    return [f"{shard}{PART}{i}/{parts}" for shard in shards for i in range(parts)]
+
+
+def read_shared(source: Source, name: str, start: int) -> Iterator[RawRecord]:
+    """Records of a shard or of a part of one, from number ``start`` of it on."""
+    shard, _, part = name.partition(PART)
+    if not part:
+        return source.read(shard, start)
+    first, _, step = part.partition("/")
+    return islice(source.read(shard, int(first) + start * int(step)), 0, None, int(step))
 
 
 def redistribute(

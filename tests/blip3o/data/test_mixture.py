@@ -12,7 +12,7 @@ from blip3o.data.loader import LoaderConfig, RecordLoader, rearrange
 from blip3o.data.mixture import Ingredient, Mixture
 from blip3o.data.records import Reading
 from blip3o.data.sources import TableSource, WebDatasetSource
-from blip3o.data.stream import Position, RecordStream
+from blip3o.data.stream import Position, RecordStream, redistribute
 from blip3o.errors import ConfigError, DataError
 
 
@@ -74,9 +74,39 @@ def test_blocks_shuffle_across_shards():
     assert len({number // 50 for number in stream[:20]}) == 4
 
 
-def test_too_few_shards_and_empty_sources_are_refused():
-    with pytest.raises(DataError, match="has 2 shards for 3 readers"):
-        RecordStream(Numbers([1, 1]), 0, readers=3)
+@pytest.mark.parametrize(("sizes", "readers"), [([11], 4), ([7, 5], 3), ([8, 9], 8)])
+def test_fewer_shards_than_readers_are_read_in_parts(sizes, readers):
+    """Every record once an epoch, and every reader goes on with its very next one."""
+    seen = []
+    for reader in range(readers):
+        options = {"reader": reader, "readers": readers, "block": 2}
+        mine, stream = [], RecordStream(Numbers(sizes), 3, **options)
+        for record in stream:
+            if stream.position.epoch:
+                break
+            mine.append(record)
+            stored = json.loads(json.dumps(stream.position.to_dict()))
+            again = RecordStream(Numbers(sizes), 3, position=Position.from_dict(stored), **options)
+            following = next(iter(again))
+            assert again.position.epoch or following not in mine
+        seen += mine
+    assert sorted(seen) == list(range(sum(sizes)))
+
+
+def test_parts_of_a_shard_survive_another_number_of_readers():
+    streams = [RecordStream(Numbers([40]), 3, reader=r, readers=4, block=4) for r in range(4)]
+    seen = [record for stream in streams for record in take(stream, 5)]
+    moved = redistribute([s.position for s in streams], Numbers([40]), 3, 2)
+    for reader, position in enumerate(moved):
+        stream = RecordStream(Numbers([40]), 3, reader=reader, readers=2, block=4, position=position)
+        for record in stream:
+            if stream.position.epoch:
+                break
+            seen.append(record)
+    assert set(seen) == set(range(40))
+
+
+def test_empty_sources_are_refused():
     with pytest.raises(DataError, match="holds no records for reader 0"):
         take(RecordStream(Numbers([0, 0]), 0), 1)
     with pytest.raises(ConfigError, match="reader 2 of 2"):
