@@ -56,6 +56,7 @@ def new_manifest(
             "prompts_sha256": task.digest(),
             "groups": groups,
             "card": dict(task.card),
+            **({"data": dict(task.data_origin())} if hasattr(task, "data_origin") else {}),
         },
         "model": identity_json(model),
         "judge": described_judge,

@@ -7,7 +7,8 @@
     fingerprint        flat keys: everything that changes outputs or scores
     config_sha256      sha256 of the fingerprint's canonical JSON; its first 8 digits name the folder
     auto               what "auto" batch sizes became
-    task               name, version, kind, prompts_sha256, groups, card
+    task               name, version, kind, prompts_sha256, groups, card; data (files, repository, revision) of those
+                       that read files
     model, judge       name, version, weights_sha256, domain, is_test_double, settings, info;
                        judge also accuracy (its stored figures); judge is null for tasks without one
     plan               samples, official_samples, per_sample, official_per_sample, outputs

@@ -34,6 +34,14 @@ def command_of(manifest: Mapping[str, Any]) -> str:
     return _run_command(config)
 
 
+def _data_facts(data: Mapping[str, Any] | None) -> Facts:
+    """Where the documents of a task that reads files came from."""
+    if not data:
+        return []
+    origin = f"{data['repository']} at {data['revision']}" if data["repository"] else "files given by hand"
+    return [("documents", f"{origin} ({len(data['files'])} file{'s' if len(data['files']) > 1 else ''})")]
+
+
 def _run_command(config: Mapping[str, Any]) -> str:
     generation, model = config["generation"], config["model"]
     flags = {
@@ -90,6 +98,7 @@ def _task(task: Mapping[str, Any]) -> Facts:
         ("name", f"{task['name']}, version {task['version']}"),
         *((words(key), text) for key, text in task["card"].items() if key != "worth"),
         ("prompts sha256", task["prompts_sha256"]),
+        *_data_facts(task.get("data")),
     ]
 
 

@@ -7,6 +7,10 @@ TASKS = {
         "tasks.generation.geneval:GenEval",
         "553 prompts about objects, counts, colours and positions, judged by a detector",
     ),
+    "geneval_long": (
+        "tasks.generation.geneval_long:GenEvalLong",
+        "GenEval's objects and counts in rewritten prompts of about 100 words; compares with rewritten ones only",
+    ),
     "dpg": (
         "tasks.generation.dpg:Dpg",
         "1,065 dense prompts, a graph of questions about each, judged by a VQA model",
@@ -86,6 +90,34 @@ TASKS = {
     "lmms": (
         "tasks.understanding.lmms:create",
         "any task of lmms-eval 0.7 on this run-time, lmms:NAME (`blip3o-eval lmms list`)",
+    ),
+    "mme_likelihood": (
+        "tasks.understanding.likelihood:MmeLikelihood",
+        "mme, by the log-likelihoods of yes and no instead of written answers",
+    ),
+    "mmmu_likelihood": (
+        "tasks.understanding.likelihood:MmmuLikelihood",
+        "mmmu, by the log-likelihoods of the letters",
+    ),
+    "mmbench_likelihood": (
+        "tasks.understanding.likelihood:MmBenchLikelihood",
+        "mmbench, by the log-likelihoods of the letters",
+    ),
+    "seedbench_likelihood": (
+        "tasks.understanding.likelihood:SeedBenchLikelihood",
+        "seedbench, by the log-likelihoods of the letters",
+    ),
+    "realworldqa_likelihood": (
+        "tasks.understanding.likelihood:RealWorldQaLikelihood",
+        "realworldqa, by the log-likelihoods of the letters",
+    ),
+    "mme_stickers_likelihood": (
+        "tasks.understanding.likelihood:MmeStickersLikelihood",
+        "mme_stickers, by the log-likelihoods of yes and no",
+    ),
+    "mmmu_stickers_likelihood": (
+        "tasks.understanding.likelihood:MmmuStickersLikelihood",
+        "mmmu_stickers, by the log-likelihoods of the letters",
     ),
 }
 """Name -> (where the class lies, one line about it); nothing is imported until it is asked for."""

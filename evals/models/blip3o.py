@@ -12,15 +12,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions, cut_at
+from evals.api import AnswerRequest, GenerationRequest, Identity, ModelOptions
 from evals.errors import ModelError, UsageError, suggest
 from evals.io.digests import folder_digest
-from evals.models.devices import draw, resolve_device
+from evals.models.devices import cpu_generator, draw, resolve_device
 from evals.models.hub import local_snapshot
 
 # What decides a picture: weights, configurations, tokenizers.
 _DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
-_ARGUMENTS = ("compat", "without_images")
+# How answers are decoded, and what pictures they are given; part of what a run is.
+SAMPLING = ("temperature", "top_p", "top_k")
+_PIXELS = ("min_pixels", "max_pixels")
+# These change the time that answers take, and nothing else beyond rounding.
+_BATCHING = ("share_pictures", "by_length")
+_ARGUMENTS = ("compat", "without_images", *SAMPLING, *_PIXELS, *_BATCHING)
 _TINY_CARD = {"dtype": "float32", "domain": "test", "is_random": True, "batch_size": 8}
 
 
@@ -93,7 +98,9 @@ class Blip3oAdapter:
 
     ``folder`` None means the random ``tiny`` preset. Further arguments (``--set model.args.X=...``):
     ``compat``, "default" or "released"; ``without_images`` true leaves out the pictures of questions and of editing
-    tasks, the blind baseline that shows what the words alone give.
+    tasks, the blind baseline that shows what the words alone give; ``temperature``, ``top_p`` and ``top_k`` draw
+    answers instead of taking the likeliest token; ``min_pixels`` and ``max_pixels`` bound how large pictures are read;
+    ``share_pictures`` and ``by_length`` false switch off what makes many answers fast (for comparison).
     """
 
     takes_images = True
@@ -108,8 +115,9 @@ class Blip3oAdapter:
         for key in self.options.extra:
             if key not in _ARGUMENTS:
                 raise UsageError(f"unknown key 'model.args.{key}'.{suggest(key, _ARGUMENTS)}")
-        if not isinstance(self.options.extra.get("without_images", False), bool):
-            raise UsageError("model.args.without_images must be true or false")
+        for key in ("without_images", *_BATCHING):
+            if not isinstance(self.options.extra.get(key, False), bool):
+                raise UsageError(f"model.args.{key} must be true or false")
         compat = self.options.extra.get("compat")
         if compat not in (None, "default", "released"):
             raise UsageError(f"model.args.compat = {compat!r} is not allowed: default or released")
@@ -135,6 +143,7 @@ class Blip3oAdapter:
         settings["dtype"] = card["dtype"] if options.dtype == "auto" else options.dtype
         if options.extra.get("without_images"):
             settings["without_images"] = True
+        settings |= {k: options.extra[k] for k in (*SAMPLING, *_PIXELS) if k in options.extra}
         return Identity(
             name=self.name,
             version=str(card.get("version", "1")),
@@ -170,6 +179,7 @@ class Blip3oAdapter:
                 dtype=dtype,
                 device=device,
                 compat=self.options.extra.get("compat"),
+                **{key: self.options.extra[key] for key in _PIXELS if key in self.options.extra},
             )
         except Blip3oError as error:
             raise ModelError(f"model {self.name!r} cannot be loaded: {error}") from error
@@ -202,16 +212,61 @@ class Blip3oAdapter:
         return list(result.images)
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[Any]:
-        limits = {r.max_new_tokens for r in requests}
-        blind = bool(self.options.extra.get("without_images"))
-        texts = self._pipeline.ask_batch(
-            [[] if blind else list(r.images) for r in requests],
-            [r.prompt for r in requests],
-            max_new_tokens=limits.pop() if len(limits) == 1 else max(m or 0 for m in limits),
-            # All at once end only with the last of them; which texts end which answer is seen to below.
-            stop=requests[0].stop if len({r.stop for r in requests}) == 1 else (),
+        found: list[str] = [""] * len(requests)
+        for sampling, places in self._by_sampling(requests):
+            mine = [requests[place] for place in places]
+            texts = self._pipeline.ask_batch(
+                [self._pictures(r) for r in mine],
+                [r.prompt for r in mine],
+                max_new_tokens=[r.max_new_tokens for r in mine],
+                stop=[tuple(end for end in r.stop if end) for r in mine],
+                generator=[cpu_generator(r.seed) for r in mine],
+                **sampling,
+                **self._batching,
+            )
+            for place, text in zip(places, texts, strict=True):
+                found[place] = text
+        return found
+
+    def log_likelihoods(
+        self, requests: Sequence[AnswerRequest], continuations: Sequence[str]
+    ) -> Sequence[float]:
+        """See ``evals.api.LikelihoodModel``. Continuations of one request in a row are read after one prompt."""
+        questions: list[AnswerRequest] = []
+        choices: list[list[str]] = []
+        for request, text in zip(requests, continuations, strict=True):
+            last = questions[-1] if questions else None
+            if last is None or last.prompt != request.prompt or last.images is not request.images:
+                questions.append(request)
+                choices.append([])
+            choices[-1].append(text)
+        scores = self._pipeline.score_choices(
+            [self._pictures(r) for r in questions],
+            [r.prompt for r in questions],
+            choices,
+            **self._batching,
         )
-        return [cut_at(text, r.stop).strip() for text, r in zip(texts, requests, strict=True)]
+        return [value for one in scores for value in one.log_likelihoods]
+
+    def _pictures(self, request: AnswerRequest) -> list[Any]:
+        return [] if self.options.extra.get("without_images") else list(request.images)
+
+    @property
+    def _batching(self) -> dict[str, Any]:
+        known = ("share_pictures", "by_length")
+        return {key: self.options.extra[key] for key in known if key in self.options.extra}
+
+    def _by_sampling(
+        self, requests: Sequence[AnswerRequest]
+    ) -> list[tuple[dict[str, Any], list[int]]]:
+        """Places of requests that are decoded alike; what a task asks for goes before the model's own arguments."""
+        own = {key: self.options.extra[key] for key in SAMPLING if key in self.options.extra}
+        groups: dict[str, tuple[dict[str, Any], list[int]]] = {}
+        for place, request in enumerate(requests):
+            sampling = {**own, **request.sampling}
+            key = json.dumps(sampling, sort_keys=True)
+            groups.setdefault(key, (sampling, []))[1].append(place)
+        return list(groups.values())
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

@@ -35,6 +35,12 @@ def check_capabilities(task: Task, model: Model, judge: Judge | None) -> None:
         raise UsageError(
             f"model {model.identity.name!r} makes no {what}, which task {task.name!r} needs"
         )
+    if getattr(task, "needs_likelihoods", False) and not hasattr(model, "log_likelihoods"):
+        written = task.name.removesuffix("_likelihood")
+        raise UsageError(
+            f"model {model.identity.name!r} gives no log-likelihoods, which task {task.name!r} compares: choose "
+            f"another model, or the task with written answers, {written}"
+        )
     check_judge(task, judge)
 
 

@@ -34,7 +34,7 @@ COPIES_FROM = 1_000_000
 
 _INTRO = "There are several options:"
 _PROMPT_END = "\n\nAnswer with the option's letter from the given choices directly."
-_ABSENT = "nan"  # how the data writes an empty cell of text
+ABSENT = "nan"  # how the data writes an empty cell of text
 _API_FAILURE = "Failed to obtain answer via API"
 
 # What stands around a letter, in the order in which the shapes are tried.
@@ -102,7 +102,7 @@ class MmBench(QuestionTask[Question]):
         # To the scorer, a table without a column is one with "nan" in it, and an empty cell is no option.
         cells = {c: record.get(c) for c in PROMPT_LETTERS}
         options = {
-            c: _ABSENT if cell is None else optional_text(record, c) for c, cell in cells.items()
+            c: ABSENT if cell is None else optional_text(record, c) for c, cell in cells.items()
         }
         return Question(
             index=record["index"].integer(),
@@ -117,9 +117,9 @@ class MmBench(QuestionTask[Question]):
         return str(doc.main_index)  # a question counts when it is right in every order of its options
 
     def prompt(self, doc: Question) -> str:
-        shown = [f"{c}. {t}" for c, t in doc.options.items() if t not in ("", _ABSENT)]
+        shown = [f"{c}. {t}" for c, t in doc.options.items() if t not in ("", ABSENT)]
         options = "\n".join([_INTRO, *shown]).rstrip("\n")
-        hint = "" if doc.hint is None or doc.hint == _ABSENT else f"{doc.hint} "
+        hint = "" if doc.hint is None or doc.hint == ABSENT else f"{doc.hint} "
         return f"{hint}{doc.question} {options}{_PROMPT_END}"
 
     def identity(self, doc: Question, number: int) -> tuple[str, str]:

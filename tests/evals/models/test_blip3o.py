@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evals
 from evals.api import AnswerRequest, GenerationRequest, ModelOptions, cut_at
@@ -176,20 +178,43 @@ def test_answers_end_before_the_first_stop_string() -> None:
     assert cut_at("all of it", ()) == "all of it"
 
 
-def test_the_adapter_ends_answers_at_the_stop_strings_of_each_request() -> None:
-    model = create_tiny("", ModelOptions())
+def test_the_adapter_hands_on_what_each_request_says() -> None:
+    model = create_tiny("", ModelOptions(extra={"temperature": 0.5, "by_length": False}))
+    calls = []
 
-    class Talker:
-        def ask_batch(
-            self, images: object, questions: list[str], max_new_tokens: int, stop: object = None
-        ) -> list[str]:
-            assert max_new_tokens == 16
-            return ["B. ASSISTANT: and more\n\nto say" for _ in questions]
+    class Pipeline:
+        def ask_batch(self, images: object, questions: list[str], **settings: Any) -> list[str]:
+            calls.append((questions, settings))
+            return [f"to {question}" for question in questions]
 
-    model._pipeline = Talker()
-    ends = [("ASSISTANT:",), ("\n\n",), ()]
-    asked = [AnswerRequest(str(i), "?", 1, (), 16, stop) for i, stop in enumerate(ends)]
-    assert model.answer(asked) == ["B.", "B. ASSISTANT: and more", "B. ASSISTANT: and more\n\nto say"]
+    model._pipeline = Pipeline()
+    asked = [
+        AnswerRequest("1", "a", 1, (), 16, ("END", "")),
+        AnswerRequest("2", "b", 2, (), None, (), sampling={"temperature": 0.0}),
+        AnswerRequest("3", "c", 3, (), 4),
+    ]
+    assert model.answer(asked) == ["to a", "to b", "to c"]
+    (first, settings), (second, others) = calls
+    assert first == ["a", "c"] and second == ["b"]
+    assert settings["stop"] == [("END",), ()] and settings["max_new_tokens"] == [16, 4]
+    assert [g.initial_seed() for g in settings["generator"]] == [1, 3]
+    assert (settings["temperature"], others["temperature"], settings["by_length"]) == (0.5, 0.0, False)
+    assert model.identity.settings["temperature"] == 0.5 and "by_length" not in model.identity.settings
+
+
+def test_answers_are_drawn_by_their_seed_and_likelihoods_read_a_prompt_once(tiny: Any) -> None:
+    model = create_tiny("", ModelOptions(device="cpu", extra={"temperature": 2.0}))
+    model.load()
+    asked = [AnswerRequest(str(i), "what is it?", 5 + i % 2, (), 6, ("zz",)) for i in range(4)]
+    texts = model.answer(asked)
+    assert texts[0] == texts[2] != texts[1] == texts[3] == model.answer(asked[1:2])[0]
+    pictures: tuple[Any, ...] = (Image.new("RGB", (32, 32), "red"),)
+    pairs = [(AnswerRequest(s, "which?", 1, pictures), c) for s in "ab" for c in ("A", "B, or so", "C")]
+    values = model.log_likelihoods([r for r, _ in pairs], [c for _, c in pairs])
+    assert len(values) == 6 and all(value < 0 for value in values)
+    assert values[:3] == pytest.approx(values[3:], abs=1e-4)
+    alone = [model.log_likelihoods([r], [c])[0] for r, c in pairs]
+    assert values == pytest.approx(alone, abs=1e-4)
 
 
 def test_a_revision_is_refused_where_there_are_none(saved: Path) -> None:

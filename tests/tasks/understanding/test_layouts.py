@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import evals
 from evals.errors import InputError
 from evals.plugins.lookup import find_task
 from tasks.understanding.data import DATA_VARIABLE
@@ -150,3 +151,19 @@ def test_the_digest_of_an_imagefolder_follows_its_pictures(golden: Path, tmp_pat
     picture = next((tmp_path / "pictures").iterdir())
     picture.write_bytes(picture.read_bytes() + b"x")
     assert find_task("mme", tmp_path).digest() != first
+
+
+def test_where_documents_came_from_stands_in_the_manifest(golden: Path, tmp_path: Path) -> None:
+    rows = rows_of(golden, "mme")
+    snapshot = tmp_path / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for place, revision in ((parquet(rows, tmp_path, "mme"), None), (hub_layout(rows, snapshot, "mme"), "0123abcd")):
+        run = evals.evaluate(
+            find_task("mme", place), "dummy", limit=2, output=tmp_path / f"run-{revision}", quiet=True,
+            tracking__enabled=False,
+        )  # fmt: skip
+        found = run.data.manifest["task"]["data"]
+        assert found["revision"] == revision and len(found["files"]) == 1
+        assert found["repository"] == ("lmms-lab-encoder/MME" if revision else None)
+        page = (tmp_path / f"run-{revision}" / "report.html").read_text()
+        assert ("lmms-lab-encoder/MME at 0123abcd" if revision else "files given by hand") in page
