@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas
 
 TASK_TITLES = {
-    "geneval": "GenEval", "dpg": "DPG-Bench", "fid": "FID", "mme": "MME", "mmmu": "MMMU", "vqav2": "VQAv2",
+    "geneval": "GenEval", "geneval_long": "GenEval, long prompts", "dpg": "DPG-Bench", "fid": "FID",
+    "clipscore": "CLIPScore", "vqascore": "VQAScore", "mme": "MME", "mmmu": "MMMU", "vqav2": "VQAv2",
     "textvqa": "TextVQA", "realworldqa": "RealWorldQA", "seedbench": "SEED-Bench", "mmbench": "MMBench",
 }  # fmt: skip
 HALVES = ("seen_half", "unseen_half")

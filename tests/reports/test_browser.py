@@ -385,3 +385,31 @@ def test_it_reads_without_a_script(one, visit):
     assert page.locator("table.figures").first.is_visible()
     assert page.locator("#definitions").is_visible()
     assert "needs JavaScript" in page.locator("noscript").first.text_content()
+
+
+def test_questions_about_a_picture_form_a_tree(visit, tmp_path):
+    """A question below the one it rests on; a yes whose parent does not hold does not count."""
+    import evals
+    from evals.judges.dummy import DummyJudge
+
+    class Judge(DummyJudge):
+        """No to what has no parent and is about a thing, yes to everything else."""
+
+        def ask(self, images, questions):
+            return ["no" if str(q).startswith("Is there a") else "yes" for q in questions]
+
+    evals.evaluate("dpg_stickers", "dummy", judge=Judge(), output=tmp_path / "run", limit=3, num_images=1,
+                   quiet=True, tracking__enabled=False)  # fmt: skip
+    page = visit(tmp_path / "run" / "report.html")
+    page.evaluate("() => document.querySelector('button:has(.mark)').click()")
+    until(page, "() => document.querySelector('.q-tree li')")
+    lines = page.evaluate(
+        "() => [...document.querySelectorAll('.q-tree li')].map((n) => [n.querySelector('b').textContent, "
+        "n.parentElement.parentElement.tagName, n.querySelector('.q-mark').textContent])"
+    )
+    below = [line for line in lines if line[1] == "LI"]
+    assert below and len(below) < len(lines)
+    assert any(told.startswith("yes, but 1 does not hold") and mark == "\u2715" for told, _, mark in below)
+    summary = page.evaluate("() => document.querySelector('.q-box summary').textContent")
+    held = sum(mark == "\u2713" for _, _, mark in lines)
+    assert summary == f"{held} of {len(lines)} questions hold"
