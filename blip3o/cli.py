@@ -21,6 +21,7 @@ from blip3o.cli_options import (
 
 # Commands that live elsewhere, loaded when named: name -> (module:attribute, help line).
 _LAZY = {
+    "ask": ("blip3o.ask_cli:ask", "Answer a question about a picture, several, or none."),
     "assemble": ("blip3o.assemble_cli:assemble", "A new model around a pretrained backbone."),
     "chat": ("blip3o.chat_cli:chat", "Talk with a model in text and pictures."),
     "convert": ("blip3o.convert_cli:convert", "Weights from one layout to another."),
@@ -150,25 +151,6 @@ def _draw(
     except Blip3oError as error:
         raise click.ClickException(str(error)) from None
     save_pictures(result.images, output)
-
-
-@main.command()
-@click.argument("image", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.argument("question")
-@model_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer.")
-@device_option
-def ask(image: Path, question: str, model: str, max_new_tokens: int, device: str) -> None:
-    """Answer QUESTION about the picture IMAGE; - for IMAGE asks without a picture."""
-    from blip3o.chat import open_picture
-    from blip3o.errors import Blip3oError
-
-    try:
-        picture = None if str(image) == "-" else open_picture(image)
-        pipeline = load_pipeline(model, None, device)
-        click.echo(pipeline.ask(picture, question, max_new_tokens=max_new_tokens))
-    except Blip3oError as error:
-        raise click.ClickException(str(error)) from None
 
 
 @main.command()
