@@ -159,6 +159,10 @@ class StickerQuestions(ABC):
 class OfficialStickerQuestions(StickerQuestions):
     """A sticker edition whose documents an official task reads and judges; stands before that task among the bases."""
 
+    def data_origin(self) -> Mapping[str, Any]:
+        """Nothing: scenes are drawn when asked for, and no file of the official task is read."""
+        return {}
+
     def prompt(self, doc: Any) -> str:
         text: str = doc.question + self.prompt_end
         return text
