@@ -86,13 +86,16 @@ class Synced:
         return self.outcome in ("failed", "busy")
 
 
-def run_folders(places: Iterable[str | Path]) -> list[Path]:
-    """Run folders among and below the places, sorted within each. Raises InputError for a place without any."""
+def run_folders(places: Iterable[str | Path], with_sweeps: bool = False) -> list[Path]:
+    """Run folders among and below the places, sorted within each. Raises InputError for a place without any.
+
+    ``with_sweeps``: a sweep's folder stands for all runs of its points, which are logged as parts of it.
+    """
     found: list[Path] = []
     for place in map(Path, places):
         mine = []
         for folder, inner, files in os.walk(place):
-            if "manifest.json" in files:
+            if "manifest.json" in files or (with_sweeps and "sweep.json" in files):
                 mine.append(Path(folder))
                 inner.clear()  # a run folder holds no other, and thousands of folders of pictures
             inner[:] = sorted(i for i in inner if not i.startswith(".") and i not in _OF_MLFLOW)
@@ -100,6 +103,35 @@ def run_folders(places: Iterable[str | Path]) -> list[Path]:
             raise InputError(f"{place} is no run folder and holds none")
         found += mine
     return list(dict.fromkeys(found))
+
+
+def sync_sweep(
+    root: Path, *, tracking_uri: str | None = None, experiment: str | None = None, include_untracked: bool = False
+) -> Synced:
+    """Bring MLflow up to date with a sweep's folder, finished or not; arguments as of ``sync``."""
+    from evals.io.locks import FileLock
+    from evals.sweeps.folder import LOCK
+    from reports import tracking_sweep
+
+    record = tracking_sweep.read_record(root)
+    is_elsewhere = tracking_uri is not None or experiment is not None
+    if not record and not include_untracked and not is_elsewhere:
+        return Synced(root, "not tracked", "it ran with --no-track; --all logs it too")
+    if tracking_sweep.is_up_to_date(root) and not is_elsewhere:
+        return Synced(root, "already logged", str(record["run_id"]))
+    lock = FileLock(root / LOCK)
+    try:
+        lock.acquire(what="sweep")
+        made = tracking_sweep.log_sweep(root, experiment=experiment, tracking_uri=tracking_uri)
+    except LockedError as error:
+        return Synced(root, "busy", str(error))
+    except (EvalError, OSError) as error:
+        return Synced(root, "failed", str(error))
+    finally:
+        lock.release()
+    if "error" in made:
+        return Synced(root, "failed", str(made["error"]))
+    return Synced(root, "logged", str(made["run_id"]))
 
 
 def sync(

@@ -11,7 +11,7 @@ def command() -> None:
 
 
 @command.command("sync")
-@click.argument("places", nargs=-1, type=click.Path(exists=True, file_okay=False), metavar="[RUN|FOLDER]...")
+@click.argument("places", nargs=-1, type=click.Path(exists=True, file_okay=False), metavar="[RUN|SWEEP|FOLDER]...")
 @click.option("--all", "include_untracked", is_flag=True, help="Log runs that were made with --no-track, too.")
 @click.option("--experiment", metavar="E", help="MLflow experiment.  [default: that of the run]")
 @click.option("--tracking-uri", metavar="U", help="MLflow tracking URI.  [default: that of the first attempt]")
@@ -23,7 +23,7 @@ def sync(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """Log runs whose logging failed or was interrupted; the default is every run below ./runs.
+    """Log runs and sweeps whose logging failed or was interrupted; the default is all below ./runs.
 
     A run that has an MLflow run already continues it: nothing is logged twice. Exit code 1 if a run
     could not be logged.
@@ -31,12 +31,13 @@ def sync(
     import json
 
     from evals.cli.run import set_up_logging
-    from evals.publish import run_folders, sync
+    from evals.publish import run_folders, sync, sync_sweep
+    from evals.sweeps.folder import is_sweep
 
     set_up_logging(False, True)
     done = []
-    for root in run_folders(places or ("runs",)):
-        result = sync(
+    for root in run_folders(places or ("runs",), with_sweeps=True):
+        result = (sync_sweep if is_sweep(root) else sync)(
             root,
             tracking_uri=tracking_uri,
             experiment=experiment,
