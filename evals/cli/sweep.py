@@ -10,8 +10,6 @@ import click
 from blip3o.cli_options import wait_politely
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from evals.sweeps.plan import SweepPlan
     from evals.sweeps.results import SweepTable
 
@@ -72,9 +70,9 @@ def run(file: str, **options: Any) -> None:
     """
     from evals.cli.run import set_up_logging
     from evals.errors import EvalError
-    from evals.sweeps.finish import finish, tracker
+    from evals.settings.files import parse_assignment
+    from evals.sweeps.door import sweep
     from evals.sweeps.plan import plan_sweep
-    from evals.sweeps.runner import default_folder, run_sweep
 
     wait_politely()
     set_up_logging(options["verbose"], options["quiet"])
@@ -82,20 +80,18 @@ def run(file: str, **options: Any) -> None:
     for point, reason in made.left_out.items():
         if not options["quiet"]:
             click.echo(f"left out: {point}: {reason}", err=True)
-    root = options["output"] or default_folder(made)
-    parallel = options["max_parallel"] or made.config.max_parallel
-    track = tracker(made.config, _tracking(options), root)
-    done = run_sweep(
+    done = sweep(
         made,
-        root,
-        _executor(made, options, parallel),
-        max_parallel=parallel,
+        options["output"],
+        executor=options["executor"],
+        executor_settings=dict(map(parse_assignment, options["executor_set"])),
+        max_parallel=options["max_parallel"],
         only=options["only"],
-        is_quiet=options["quiet"],
-        on_point=lambda folder: track.changed() if track is not None else None,
+        tracking=_tracking(options),
+        report=not options["no_report"],
+        quiet=options["quiet"],
     )
-    table, page = finish(done.folder, has_report=not options["no_report"], track=track)
-    _show(table, page, options["json"])
+    _show(done.table, done.page, options["json"])
     if done.problem is not None:
         raise EvalError(done.problem)
 
@@ -179,20 +175,6 @@ def _job(ctx: click.Context, folder: Path) -> None:
 def point(ctx: click.Context, folder: Path) -> None:
     """Do the job of one point or stage; executors start this."""
     _job(ctx, folder)
-
-
-def _executor(made: SweepPlan, options: dict[str, Any], parallel: int | None) -> Callable[[Path], Any]:
-    """Opens the executor that flags and file ask for; settings of another executor than the file's start empty."""
-    from evals.settings.files import parse_assignment
-    from evals.sweeps.executors import open_executor
-
-    given = made.config.executor
-    settings = dict(given) if isinstance(given, dict) else {"name": given}
-    name = settings.pop("name", "local")
-    if options["executor"] and options["executor"] != name:
-        name, settings = options["executor"], {}
-    settings.update(parse_assignment(text) for text in options["executor_set"])
-    return lambda root: open_executor(name, root, settings, parallel)
 
 
 def _tracking(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -233,6 +234,7 @@ class _Scheduler:
 
     def run(self) -> None:
         self._look_around()
+        self._clear_checkpoints()
         while True:
             self._submit_ready()
             running = self._running()
@@ -346,4 +348,15 @@ class _Scheduler:
     def _ended(self, node: _Node) -> None:
         self.watch.ended(node.id, node.is_point, node.error)
         if node.is_point:
+            self._clear_checkpoints()
             self.on_point(self.folder)
+
+    def _clear_checkpoints(self) -> None:
+        """Remove ``export-step-<n>`` of stages whose points are all done, where the sweep wants that."""
+        if self.plan.config.base.evaluate.keep_checkpoints:
+            return
+        for i, stage in self.plan.stages.items():
+            exports = list(self.folder.stage_folder(i).glob("export-step-*")) if stage.spec.export_at else []
+            if exports and all(self.folder.state(p).status == "done" for p in stage.users):
+                for path in exports:
+                    shutil.rmtree(path)

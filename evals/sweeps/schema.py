@@ -62,6 +62,9 @@ class Evaluate(_Section):
     final: dict[str, Any] = Field(
         default_factory=dict, description="run settings for the evaluation at the end alone"
     )
+    keep_checkpoints: bool = Field(
+        True, description="false: models at checkpoints are removed once every point has been evaluated on them"
+    )
 
     @field_validator("at")
     @classmethod

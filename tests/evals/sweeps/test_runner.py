@@ -33,6 +33,14 @@ def test_a_shared_stage_runs_once_and_is_counted_in_every_point(run, pool, tmp_p
         assert rows[-1].metrics == result.metrics
 
 
+def test_models_at_checkpoints_go_when_they_are_not_kept(run, tmp_path: Path) -> None:
+    done = run(tmp_path / "s", evaluate={"at": [1], "keep_checkpoints": False})
+    assert done.problem is None
+    assert len(list(tmp_path.glob("s/stages/generation-*/export"))) == 2
+    assert not list(tmp_path.glob("s/stages/*/export-step-1"))
+    assert all(len(done.folder.curve(point)) == 2 for point in done.done)
+
+
 def test_a_finished_sweep_is_only_read(run, pool, tmp_path: Path) -> None:
     run(tmp_path / "s")
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("*") if p.is_file() and p.name != LOCK}
