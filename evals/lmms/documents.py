@@ -51,10 +51,10 @@ class Pictures(Sequence[Any]):
         return iter(self.origin.documents.pictures(self.origin))
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)  # list(self) would ask for the length first
 
     def __getitem__(self, index: Any) -> Any:
-        return list(self)[index]
+        return list(iter(self))[index]
 
 
 class Documents:

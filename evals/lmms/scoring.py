@@ -77,6 +77,8 @@ def _answered(instance: Any, place: int, texts: Sequence[str]) -> Any:
     made = copy.copy(instance)
     kind = instance.request_type
     if kind == "loglikelihood":
+        if not all(texts):
+            raise ValueError("a failed answer to choices has no empty form")
         made.resps = [_likelihood(json.loads(text)[place]) for text in texts]
     elif kind == "generate_until_multi_round":
         made.resps = [json.loads(text) if text else [""] for text in texts]

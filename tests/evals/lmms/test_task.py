@@ -117,6 +117,13 @@ def test_several_documents_about_one_picture_are_one_cluster(made_up):
 
 
 @needs_lmms_eval
+def test_pictures_are_made_when_asked_for_and_can_be_counted(made_up):
+    pictures = create("mmmu_val", made_up("mmmu_val", 2)).samples()[0].images
+    assert len(pictures) == 2
+    assert [one.size for one in list(pictures)] == [pictures[0].size, pictures[1].size] == [(64, 48)] * 2
+
+
+@needs_lmms_eval
 def test_chat_prompts_are_those_of_doc_to_messages(made_up, theirs, as_figures, scripted, tmp_path):
     path = made_up("mmmu_val", 18)
     run = evals.evaluate(
