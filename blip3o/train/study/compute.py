@@ -30,8 +30,8 @@ from blip3o.train.study.settings import StudySettings
 # Mean tokens, by nano's tokenizer over training scenes of level easy (a test measures them again): captions with the
 # chat template, packed rows, and the learned tokens of a row.
 CAPTION_TOKENS = {"prompt": 35.8, "short": 37.1, "long": 68.9}
-ROW_TOKENS = {"scenes": 284, "edits": 232, "texts": 288, "imagined": 102}
-LEARNED_TOKENS = {"scenes": 52, "edits": 52, "texts": 40, "imagined": 40}
+ROW_TOKENS = {"scenes": 292, "edits": 226, "texts": 288, "imagined": 96}
+LEARNED_TOKENS = {"scenes": 43, "edits": 70, "texts": 23, "imagined": 54}
 PICTURE_ROWS = ("scenes", "edits")
 VAE_CHANNELS = 16
 BACKWARD, FROZEN_BACKWARD = 2, 1  # forwards that a backward costs

@@ -40,7 +40,7 @@ FIRST_ROW = {"scenes": 10_000_000, "edits": 12_000_000, "texts": 14_000_000, "im
 
 @dataclass
 class CaptionBatch:
-    """features (B, C, h, w); input_ids and attention_mask (B, L), padded on the right; form (B,) of each caption."""
+    """features (B, C, h, w); input_ids and attention_mask (B, L), padded on the right, short captions first."""
 
     ids: list[str]
     features: Tensor
@@ -125,6 +125,10 @@ class CaptionBatches:
         self.batch_size, self.seed, self.pad_id = batch_size, seed, pad_id
         self.bounds, self.instruction_from = np.cumsum(shares)[:-1], instruction_from
         self.per_epoch = len(self.features) // batch_size
+        flat = self.ids.flatten(0, 1)
+        differing = (flat != flat[0]).any(dim=0).nonzero()
+        # what all prompts begin with: the chat template up to the caption
+        self.opening = flat[0, : int(differing[0])].long() if len(differing) else flat[0, :0].long()
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, step: int) -> CaptionBatch:

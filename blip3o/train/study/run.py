@@ -36,7 +36,7 @@ from blip3o.train.stages import VisionStage, freeze
 from blip3o.train.study.ceiling import measure_ceiling
 from blip3o.train.study.compute import budget
 from blip3o.train.study.data import CaptionBatches, TextRows, write_features
-from blip3o.train.study.losses import GeneratorPhase, UnderstandingPhase
+from blip3o.train.study.losses import FrozenOpening, GeneratorPhase, UnderstandingPhase
 from blip3o.train.study.model import (
     describe,
     export,
@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 BACKBONE, DONE = "backbone.safetensors", "done.json"
 EXPORT, EXPORT_STEP = "export", "export-step-{}"
 WARMUP_SHARE = 0.05
+SAVE_EVERY_S, LOG_EVERY = 60.0, 25
 
 
 @dataclass
@@ -230,7 +231,13 @@ def generator(job: Job) -> Finished:
     if settings.head == "dit":
         _compile_blocks(job, [model.dit], dynamic=False)
     stage = GeneratorPhase(
-        model, captions, own.draws, texts, patches_for(model.backbone.vlm), settings.text_weight
+        model,
+        captions,
+        own.draws,
+        texts,
+        patches_for(model.backbone.vlm),
+        settings.text_weight,
+        None if is_joint else FrozenOpening(model, captions.opening),
     )
     config = _loop(plan.steps, own.lr, job.seed, ema_decay=own.ema_decay)
     vae = job.vae
@@ -297,8 +304,8 @@ def _fit(
 
 def _loop(steps: int, lr: float, seed: int, **settings: Any) -> LoopConfig:
     return LoopConfig(
-        steps=steps, lr=lr, warmup_steps=_warmup(steps), seed=seed, save_every_s=60.0,
-        log_every=min(25, steps), **settings,
+        steps=steps, lr=lr, warmup_steps=_warmup(steps), seed=seed, save_every_s=SAVE_EVERY_S,
+        log_every=min(LOG_EVERY, steps), **settings,
     )  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+"""BLIP3-o as what sweeps train: stages planned without torch, errors in the harness's words, the sweeps that ship."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from evals.errors import ConfigError
+from evals.sweeps import training
+from evals.sweeps.api import Compute, ImpossibleError
+from evals.sweeps.plan import plan_sweep
+from evals.sweeps.schema import shipped
+
+NAMES = (
+    "ablation", "ablation-smoke", "guidance", "instruction", "mixture", "queries", "steps",
+    "text-loss-weight",
+)  # fmt: skip
+
+
+def ids(values, seed=0):
+    return {spec.name: spec.id for spec in training.plan_stages(values, seed)}
+
+
+def test_stages_are_shared_between_points_and_seeds():
+    flow, mse, vae = ids({}), ids({"objective": "mse"}), ids({"target": "vae"})
+    assert flow["understanding"] == mse["understanding"] == vae["understanding"]
+    assert flow["features"] == mse["features"] != vae["features"]
+    assert len({flow["generator"], mse["generator"], vae["generator"]}) == 3
+    other = ids({}, seed=1)
+    assert other["understanding"] == flow["understanding"]
+    assert other["generator"] != flow["generator"]
+    longer = ids({"understanding": {"steps": 7}})
+    assert longer["vision"] == flow["vision"] and longer["generator"] != flow["generator"]
+
+
+def test_parents_stand_before_their_children():
+    seen = set()
+    for spec in training.plan_stages({"target": "vae"}, 0):
+        assert set(spec.parents) <= seen
+        seen.add(spec.id)
+        assert spec.estimate.seconds > 0 and spec.estimate.bytes > 0
+        assert spec == spec.from_json(spec.to_json())
+    assert spec.name == "generator" and spec.estimate.export_bytes > 0
+
+
+def test_errors_are_those_of_the_harness():
+    with pytest.raises(ConfigError, match="Did you mean: target"):
+        training.plan_stages({"tagret": "clip"}, 0)
+    with pytest.raises(ImpossibleError, match="decodes to a blur"):
+        training.plan_stages({"target": "vae", "objective": "mse"}, 0)
+    with pytest.raises(ConfigError, match="tokenizer.json is missing"):
+        training.plan_stages({"parts": "no/such/folder"}, 0)
+
+
+def test_a_regression_head_has_no_use_for_guidance():
+    for key, value in (("guidance_scale", 3.0), ("steps", 20)):
+        with pytest.raises(ImpossibleError, match="answers in one step and without guidance"):
+            training.check_run({"objective": "mse"}, {"generation": {key: value}})
+    training.check_run({"objective": "mse"}, {"generation": {"guidance_scale": 1.0, "steps": None}})
+    training.check_run({"objective": "flow"}, {"generation": {"guidance_scale": 3.0}})
+
+
+def test_planning_imports_no_torch():
+    code = (
+        "import sys; from evals.sweeps.training import plan_stages; plan_stages({}, 0); "
+        "sys.exit(bool({'torch', 'transformers', 'pandas', 'mlflow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_changed_parts_are_refused_before_training(tmp_path):
+    spec = training.plan_stages({}, 0)[0]
+    spoilt = replace(spec, settings={**spec.settings, training.PARTS_KEY: "0" * 64})
+    with pytest.raises(ConfigError, match="changed since the sweep was planned"):
+        training.train_stage(spoilt, tmp_path / spec.id, tmp_path, lambda checkpoint: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_reports_while_it_runs_and_is_read_when_it_is_done(tmp_path):
+    spec = training.plan_stages({"vision": {"steps": 2, "batch": 2}}, 0)[0]
+    seen = []
+    result = training.train_stage(spec, tmp_path / spec.id, tmp_path, seen.append)
+    assert result.compute.steps == 2 and result.compute.images == 4 and result.parameters > 0
+    assert seen[-1].compute.steps == seen[-1].total_steps == 2
+    assert seen[-1].compute.seconds == result.compute.seconds > 0
+    assert isinstance(seen[-1].compute, Compute)
+    again = training.train_stage(spec, tmp_path / spec.id, tmp_path, lambda c: pytest.fail("trained"))
+    assert again == result
+
+
+# -- the sweeps that ship ----------------------------------------------------------------------------------------------
+
+
+def test_all_of_them_are_there():
+    assert set(NAMES) <= set(shipped())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_sweep_can_be_planned(name):
+    plan = plan_sweep(name)
+    assert plan.points and not plan.left_out
+    if name == "ablation":
+        assert len(plan.points) == 18 and len(plan.stages) == 1 + 1 + 1 + 2 + 18
+    if name.startswith("ablation"):
+        cells = {tuple(point.values.values()) for point in plan.points}
+        assert len(cells) == 6
+
+
+def test_a_grid_with_an_impossible_cell_says_why(tmp_path):
+    text = """
+name: full
+base: {train: {}, evaluate: {tasks: [geneval]}}
+axes: {train.target: [clip, vae], train.objective: [flow, mse]}
+"""
+    path = tmp_path / "full.yaml"
+    path.write_text(text)
+    plan = plan_sweep(path)
+    assert len(plan.points) == 3
+    assert ["decodes to a blur" in reason for reason in plan.left_out.values()] == [True]
