@@ -170,7 +170,7 @@ class _Planner:
         self._metrics: dict[str, list[str]] = {}
         self._checked: dict[str, tuple[str, int] | EvalError] = {}
         self._settings: dict[str, str] = {}
-        self._axes = [*config.axes, *(k for g in config.zip for k in g), *(k for p in config.points for k in p)]
+        self._varied = {key for part in (*config.zip, *config.points) for key in part}
 
     def add(self, point: GridPoint) -> None:
         try:
@@ -270,8 +270,11 @@ class _Planner:
         """Dotted key of the run settings -> where the file says it: the axis, or the base."""
         found = {}
         for key, _ in flatten(point.run):
-            label = next((k for k in self._axes if k == f"run.{key}"), None)
-            found[key] = point.place if label else self.source.place("base", "run", *key.split("."))
+            axis = f"run.{key}"
+            if axis in self.config.axes:
+                found[key] = self.source.place("axes", axis)
+            else:
+                found[key] = point.place if axis in self._varied else self.source.place("base", "run", *key.split("."))
         return found
 
     def _check(self, config: RunConfig, is_trained: bool) -> tuple[str, int]:
