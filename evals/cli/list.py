@@ -21,8 +21,9 @@ class Kind(click.Choice):
 
 @click.command("list")
 @click.argument("what", type=Kind(["tasks", "models", "judges", "metrics"]))
+@click.option("--all", "with_lmms", is_flag=True, help="Tasks: those of lmms-eval, too (lmms:NAME), where it is installed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def command(what: str, as_json: bool) -> None:
+def command(what: str, with_lmms: bool, as_json: bool) -> None:
     """List tasks, models, judges or metrics.
 
     Plug-ins are imported to see whether they load; a broken one is shown with its error.
@@ -35,6 +36,10 @@ def command(what: str, as_json: bool) -> None:
     rows = [
         (n, registry.origin(n), registry.error(n), registry.summary(n)) for n in registry.names()
     ]
+    if with_lmms:
+        if what != "tasks":
+            raise click.UsageError("--all adds the tasks of lmms-eval: `list tasks --all`")
+        rows += _lmms_rows()
     if as_json:
         import json
 
@@ -47,3 +52,14 @@ def command(what: str, as_json: bool) -> None:
     for name, origin, error, summary in rows:
         source = "" if origin == discovery.BUILT_IN else f"[{origin}] "
         click.echo(f"{name:<{width}}  {source}{'broken: ' + error if error else summary}".rstrip())
+
+
+def _lmms_rows() -> list[tuple[str, str, str | None, str]]:
+    """As the others: name, origin, why it does not load where that is known (`lmms list --check`), one line."""
+    from evals.lmms import catalog, package, status
+
+    known, origin = status.remembered(), f"lmms-eval {package.version()}"
+    return [
+        (f"lmms:{name}", origin, known.get(name), entry.dataset if entry.path else f"{len(entry.members)} tasks")
+        for name, entry in sorted(catalog.entries().items())
+    ]
