@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -30,8 +31,10 @@ from blip3o.data.sources import (
 from blip3o.data.sticker_table import StickerTable
 from blip3o.data.target_cache import CachedSource, fill_cache
 from blip3o.errors import ConfigError, DataError
+from blip3o.locate import find_folder
 from blip3o.pipeline import Blip3oPipeline
-from blip3o.storage import write_json
+from blip3o.pipeline_base import TARGET_FOLDER
+from blip3o.storage import CONFIG_NAME, read_json, write_json
 from blip3o.train.checkpoint import digest
 from blip3o.train.distributed import Processes
 from blip3o.train.evaluation import Evaluator, find_hook
@@ -39,7 +42,8 @@ from blip3o.train.hardware import peak_tflops
 from blip3o.train.loop import Hooks, fit
 from blip3o.train.recipe import DataSpec, TrainRecipe
 from blip3o.train.records_stage import Encoder, RecordsStage, collate, learn_only, make_loader
-from blip3o.vision.targets import Target, load_target
+from blip3o.vision.autoencoder import Autoencoder
+from blip3o.vision.targets import Target, autoencoder_target, load_target
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +82,7 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
     complete = whole()
     tallies = processes.gather(stage.tallies())
     if complete is not None:
-        if target is not None:
+        if target is not None and not isinstance(complete.decoder, Autoencoder):
             complete.target_encoder = target
         complete.save_pretrained(folder)
         write_json(output / "data.json", merged_tallies(tallies))
@@ -136,26 +140,40 @@ class WholePipeline:
 
 
 def load_parts(recipe: TrainRecipe) -> tuple[Blip3oPipeline, Target | None]:
-    """The pipeline to start from and, where pictures are learned, the target encoder."""
-    from blip3o.locate import find_folder
-
+    """The pipeline to start from and, where pictures are learned, the target encoder. Raises: ConfigError."""
     pipeline = Blip3oPipeline.from_pretrained(recipe.model)
-    target = None
-    if recipe.spec.image_weight > 0:
-        own = recipe.target_encoder
-        if own is None:
-            folder = find_folder(recipe.model)
-            own = folder / "target_encoder" if (folder / "target_encoder").is_dir() else folder
-        dtype = torch.bfloat16 if recipe.frozen_dtype == "bfloat16" else torch.float32
-        target = load_target(Path(own), dtype)
-        side = target.preprocess.size_px
-        made = tuple(target(torch.zeros(1, 3, side, side, dtype=dtype)).shape[1:])
-        if made != tuple(pipeline.model.feature_shape):
-            raise ConfigError(
-                f"the target encoder {own} makes features of shape {made}, the model draws "
-                f"{tuple(pipeline.model.feature_shape)}: they do not belong together"
-            )
+    if recipe.spec.image_weight == 0:
+        return pipeline, None
+    target = find_target(recipe, pipeline.decoder)
+    side, parameter = target.preprocess.size_px, next(target.parameters())
+    made = tuple(target(torch.zeros(1, 3, side, side, dtype=parameter.dtype)).shape[1:])
+    if made != tuple(pipeline.model.feature_shape):
+        raise ConfigError(
+            f"the target encoder {recipe.target_encoder or 'of ' + recipe.model} makes features of shape {made}, the "
+            f"model draws {tuple(pipeline.model.feature_shape)}: they do not belong together"
+        )
     return pipeline, target
+
+
+def find_target(recipe: TrainRecipe, decoder: nn.Module | None = None) -> Target:
+    """The recipe's own target encoder, else the VAE that the model draws with, else the one beside its weights.
+
+    Raises: ConfigError where there is none.
+    """
+    dtype = torch.bfloat16 if recipe.frozen_dtype == "bfloat16" else torch.float32
+    if recipe.target_encoder is not None:
+        return load_target(Path(recipe.target_encoder), dtype)
+    if isinstance(decoder, Autoencoder):
+        own = autoencoder_target(copy.deepcopy(decoder).to(dtype))  # a copy: the decoder keeps its precision
+        return own.requires_grad_(False).eval()
+    folder = find_folder(recipe.model)
+    if (folder / TARGET_FOLDER).is_dir():
+        return load_target(folder / TARGET_FOLDER, dtype)
+    if "gen_vision_tower" in read_json(folder / CONFIG_NAME):
+        return load_target(folder, dtype)
+    raise ConfigError(
+        f"'{recipe.model}' has no target encoder beside its weights; name the folder of one: target_encoder: FOLDER"
+    )
 
 
 def prepare(pipeline: Blip3oPipeline, recipe: TrainRecipe) -> list[str]:
