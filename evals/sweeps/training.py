@@ -59,30 +59,39 @@ def train_stage(
     """Train in ``folder`` or go on there; on a finished stage it only reads."""
     from blip3o.train.study.plan import parts_digest
     from blip3o.train.study.run import Job, run_stage
-    from blip3o.train.study.settings import read_settings
+    from blip3o.train.study.settings import StudySettings, read_settings
 
     own = dict(spec.settings)
     recorded = own.pop(PARTS_KEY, None)
     with _translated():
         if recorded is not None and parts_digest(own["parts"]) != recorded:
             raise ConfigError(
-                f"stage {spec.id}: tokenizer, target encoder or decoder in {own['parts']!r} changed since the sweep was "
-                "planned; bring them back, or start the sweep in another folder"
+                f"stage {spec.id}: tokenizer, target encoder or decoder in {own['parts']!r} changed since the sweep "
+                "was planned; bring them back, or start the sweep in another folder"
             )
 
         def report(progress: Progress) -> None:
             compute = Compute(progress.step, progress.seconds, progress.images)
             on_checkpoint(Checkpoint(compute, progress.total_steps, progress.export))
 
+        steps = own.pop("steps_of_stage", None)
+        is_recipe = "model" in own
         job = Job(
-            read_settings(own),
+            StudySettings() if is_recipe else read_settings(own),
             spec.seed,
             folder,
             {parent.rsplit("-", 1)[0]: stages_root / parent for parent in spec.parents},
             spec.export_at,
             report,
         )
-        return _result(run_stage(spec.name, job))
+        if not is_recipe:
+            return _result(run_stage(spec.name, job))
+        from blip3o.train.study.recipe_run import run_recipe_stage
+        from blip3o.train.study.recipes import RecipeStudySettings
+
+        return _result(
+            run_recipe_stage(spec.name, job, read_settings(own, RecipeStudySettings), steps)
+        )
 
 
 def model_of(export: Path) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from blip3o.errors import ConfigError
 from blip3o.presets import preset_folder
 from blip3o.train.study.compute import VAE_CHANNELS, budget, row_flops
+from blip3o.train.study.planned import PlannedStage
+from blip3o.train.study.recipes import plan_recipe_point
 from blip3o.train.study.settings import ImpossibleCombination, StudySettings, read_settings
 
 VERSION = 1  # raised when a stage with the same settings learns something else
@@ -33,22 +35,6 @@ SECONDS = {
 }
 START_SECONDS = 60.0  # imports, loading and compiling
 BACKBONE_BYTES, MODEL_BYTES, EXPORT_BYTES = 16_000_000, 170_000_000, 31_000_000
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """``settings``: what this stage depends on beside its parents, as nested values for ``read_settings``;
-    ``parents``: names of stages of the same point."""
-
-    name: str
-    settings: dict[str, Any]
-    seed: int
-    parents: tuple[str, ...]
-    steps: int
-    images: int
-    seconds: float
-    bytes: int
-    export_bytes: int = 0
 
 
 def parts_folder(source: str) -> Path:
@@ -76,6 +62,8 @@ def parts_digest(source: str) -> str:
 def plan_point(values: Mapping[str, Any], seed: int) -> list[PlannedStage]:
     """Settings of a point -> its stages, in an order in which they can run. Raises: ConfigError,
     ImpossibleCombination."""
+    if "model" in values:
+        return plan_recipe_point(values, seed)
     settings: StudySettings = read_settings(values)
     if settings.schedule == "sequential" and ("text_weight" in values or "match" in values):
         key = "text_weight" if "text_weight" in values else "match"

@@ -81,6 +81,14 @@ class Finished:
     at: dict[int, tuple[int, float, int]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "at": {str(step): list(row) for step, row in self.at.items()}}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Finished:
+        at = {int(step): tuple(row) for step, row in values["at"].items()}
+        return cls(**{**values, "at": at})
+
 
 @dataclass
 class Job:
@@ -105,21 +113,28 @@ class Job:
 
 def run_stage(name: str, job: Job) -> Finished:
     """Train the stage, or read what it left when it finished earlier."""
-    done = job.folder / DONE
-    if done.is_file():
-        values = read_json(done)
-        values["at"] = {int(k): tuple(v) for k, v in values["at"].items()}
-        if name != "generator" or all(_step_folder(job, n).is_dir() for n in job.export_at):
-            return Finished(**values)
-        # exports were asked for that an earlier run did not make: training starts anew
-        done.unlink()
-        shutil.rmtree(job.folder / "train", ignore_errors=True)
-    job.folder.mkdir(parents=True, exist_ok=True)
-    finished = STAGES[name](job)
-    write_json(
-        done, {**vars(finished), "at": {str(k): list(v) for k, v in finished.at.items()}}
-    )
+    finished = read_finished(job)
+    if finished is None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        finished = STAGES[name](job)
+        write_json(job.folder / DONE, finished.to_json())
     return finished
+
+
+def read_finished(job: Job) -> Finished | None:
+    """What a finished stage wrote; None where there is something left to do.
+
+    A stage that finished without exports that are wanted now has to be trained anew for them: it forgets its end.
+    """
+    done = job.folder / DONE
+    if not done.is_file():
+        return None
+    if all(_step_folder(job, step).is_dir() for step in job.export_at):
+        return Finished.from_json(read_json(done))
+    done.unlink()
+    for name in ("train", "recipe"):
+        shutil.rmtree(job.folder / name, ignore_errors=True)
+    return None
 
 
 # -- the stages ------------------------------------------------------------------------------------------------------

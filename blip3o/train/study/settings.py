@@ -187,6 +187,15 @@ def read_settings(values: Mapping[str, Any], kind: type[Any] = StudySettings, na
         if key not in hints:
             raise ConfigError(f"unknown key {name}.{key}.{_suggestion(str(key), list(hints))}")
         typed[key] = _typed(value, hints[key], f"{name}.{key}")
+    lacking = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.name not in typed
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if lacking:
+        raise ConfigError(f"{name} lacks {', '.join(lacking)}")
     return kind(**typed)
 
 
@@ -208,6 +217,11 @@ def _typed(value: Any, hint: Any, name: str) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{name} {value!r} is unknown.{_suggestion(str(value), known)}")
         return value
+    if get_origin(hint) in (dict, tuple):
+        wanted, shape = (Mapping, "a map") if get_origin(hint) is dict else (list | tuple, "a list")
+        if not isinstance(value, wanted):
+            raise ConfigError(f"{name} must be {shape}, got {value!r}")
+        return dict(value) if get_origin(hint) is dict else tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
