@@ -91,12 +91,9 @@ def log_sweep(
             _Writer(client, experiment_id, folder, dict(tags or {}), record).write(final)
         record["status"] = "logged" if final else "pending"
     except Exception as error:  # databases, servers and their drivers raise anything
-        is_new = record.get("warned") != one_line(error)
-        record |= {
-            "status": "failed",
-            "error": redact(one_line(error).replace(uri, record["tracking_uri"])),
-            "retry_at": time.time() + RETRY_AFTER_S,
-        }
+        told = redact(one_line(error).replace(uri, record["tracking_uri"]))
+        is_new = record.get("warned") != told
+        record |= {"status": "failed", "error": told, "warned": told, "retry_at": time.time() + RETRY_AFTER_S}
         if final or is_new:
             log.warning(
                 "sweep not tracked in MLflow (%s); the sweep itself is complete on disk, "
@@ -104,7 +101,6 @@ def log_sweep(
                 record["error"],
                 root,
             )
-        record["warned"] = one_line(error)
     try:
         _save(root, record)
     except EvalError as error:  # a full disk

@@ -274,3 +274,44 @@ def sweep(templates: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def sweep_copy(sweep: Path, tmp_path: Path) -> Path:
     """A copy of `sweep` that a test may change."""
     return Path(shutil.copytree(sweep, tmp_path / "sweep"))
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium; skips where playwright or Chromium is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page and watch it: what it logs and whom it asks. Both lists must stay empty."""
+    contexts = []
+
+    def opened(path: Path, *, width=1280, scheme="light", **options):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.heard, page.asked = [], []
+        page.on("console", lambda m: page.heard.append(m.text) if m.type in ("error", "warning") else None)  # fmt: skip
+        page.on("pageerror", lambda error: page.heard.append(str(error)))
+        own = ("file:", "data:", "blob:")
+        page.on("request", lambda r: page.asked.append(r.url) if not r.url.startswith(own) else None)
+        page.goto(path.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        for page in context.pages:
+            assert page.heard == [] and page.asked == []
+        context.close()

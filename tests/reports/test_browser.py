@@ -13,7 +13,6 @@ import pytest
 from evals.io.jsonl import read_rows
 from reports.html import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)  # fmt: skip
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=2'> \u202e {{7*7}}"
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 UNNAMED = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")]
@@ -29,43 +28,6 @@ def until(page, expression):
             return
         page.wait_for_timeout(20)
     raise AssertionError(f"never true: {expression}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a page and watch it: what it logs and whom it asks. Both lists must stay empty."""
-    contexts = []
-
-    def opened(path: Path, *, width=1280, scheme="light", **options):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, **options
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.heard, page.asked = [], []
-        page.on("console", lambda m: page.heard.append(m.text) if m.type in ("error", "warning") else None)  # fmt: skip
-        page.on("pageerror", lambda error: page.heard.append(str(error)))
-        own = ("file:", "data:", "blob:")
-        page.on("request", lambda r: page.asked.append(r.url) if not r.url.startswith(own) else None)
-        page.goto(path.as_uri())
-        return page
-
-    yield opened
-    for context in contexts:
-        for page in context.pages:
-            assert page.heard == [] and page.asked == []
-        context.close()
 
 
 @pytest.fixture(scope="module")
