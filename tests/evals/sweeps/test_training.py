@@ -120,3 +120,44 @@ axes: {train.target: [clip, vae], train.objective: [flow, mse]}
     plan = plan_sweep(path)
     assert len(plan.points) == 3
     assert ["decodes to a blur" in reason for reason in plan.left_out.values()] == [True]
+
+
+@pytest.mark.slow
+def test_a_point_at_another_size_trains_as_recipes_and_leaves_models(tmp_path):
+    """Joint training, and generator with instruction data after it, on nano's backbone and tower."""
+    from blip3o.pipeline import Blip3oPipeline
+
+    small = {
+        "model": "nano",
+        "data": [{"name": "s", "layout": "stickers", "paths": ["easy:500"]}],
+        "num_queries": 4,
+        "dit": {"patch_size": 2, "in_channels": 32, "dim": 32, "num_layers": 1, "num_heads": 4, "ffn_dim": 32},
+        "devices": 1,
+        "generator": {"steps": 4, "batch": 2, "text_batch": 1, "workers": 0, "sharding": "ddp", "warmup_steps": 1},
+    }
+    talks = {"name": "t", "layout": "stickers", "kind": "conversations", "paths": ["easy:500:5000"]}
+    for values in (
+        {"schedule": "joint", "match": "samples", "text_data": [talks]},
+        {"instruction_share": 0.5, "instruction_data": [{**small["data"][0], "name": "i"}]},
+    ):
+        for spec in training.plan_stages({**small, **values}, 0):
+            spec = replace(spec, export_at=(1,))
+            result = training.train_stage(spec, tmp_path / spec.id, tmp_path, lambda checkpoint: None)
+            assert result.compute.steps == spec.estimate.steps and set(result.at) == {1}
+            for name in ("export", "export-step-1"):
+                assert Blip3oPipeline.from_pretrained(tmp_path / spec.id / name).model.config.num_queries == 4
+            assert training.train_stage(spec, tmp_path / spec.id, tmp_path, pytest.fail) == result
+
+
+@pytest.mark.slow
+def test_all_six_cells_train_evaluate_and_stand_in_one_table(tmp_path):
+    """`ablation-smoke` as it ships: 12 minutes of one busy core."""
+    from evals.sweeps.door import sweep
+
+    found = sweep("ablation-smoke", tmp_path / "sweep", tracking={"enabled": False}, quiet=True)
+    assert found.problem is None and len(found.run.done) == 6
+    assert found.page is not None and found.page.is_file()
+    ceilings = list((tmp_path / "sweep" / "stages").glob("features-*/ceiling.json"))
+    assert len(ceilings) == 2
+    again = sweep("ablation-smoke", tmp_path / "sweep", tracking={"enabled": False}, quiet=True)
+    assert again.run.done == found.run.done

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from blip3o.errors import ConfigError
@@ -89,31 +87,3 @@ def test_the_estimate_is_that_of_a_dry_run_on_the_meta_device():
     counted = estimate(recipe, processes=32)
     assert stage.images == counted.samples
     assert stage.seconds / 3600 == pytest.approx(counted.hours, rel=0.03)
-
-
-@pytest.mark.slow
-def test_a_point_at_another_size_trains_as_recipes_and_leaves_models(tmp_path):
-    """Joint training, and generator with instruction data after it, on nano's backbone and tower."""
-    from blip3o.pipeline import Blip3oPipeline
-    from evals.sweeps import training
-
-    small = {
-        "model": "nano",
-        "data": [{"name": "s", "layout": "stickers", "paths": ["easy:500"]}],
-        "num_queries": 4,
-        "dit": {"patch_size": 2, "in_channels": 32, "dim": 32, "num_layers": 1, "num_heads": 4, "ffn_dim": 32},
-        "devices": 1,
-        "generator": {"steps": 4, "batch": 2, "text_batch": 1, "workers": 0, "sharding": "ddp", "warmup_steps": 1},
-    }
-    talks = {"name": "t", "layout": "stickers", "kind": "conversations", "paths": ["easy:500:5000"]}
-    for values in (
-        {"schedule": "joint", "match": "samples", "text_data": [talks]},
-        {"instruction_share": 0.5, "instruction_data": [{**small["data"][0], "name": "i"}]},
-    ):
-        for spec in training.plan_stages({**small, **values}, 0):
-            spec = replace(spec, export_at=(1,))
-            result = training.train_stage(spec, tmp_path / spec.id, tmp_path, lambda checkpoint: None)
-            assert result.compute.steps == spec.estimate.steps and set(result.at) == {1}
-            for name in ("export", "export-step-1"):
-                assert Blip3oPipeline.from_pretrained(tmp_path / spec.id / name).model.config.num_queries == 4
-            assert training.train_stage(spec, tmp_path / spec.id, tmp_path, pytest.fail) == result
