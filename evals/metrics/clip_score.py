@@ -2,8 +2,9 @@
 
     max(100 * cos(image, text), 0), mean over pictures; higher is better.
 
-Convention: torchmetrics' (`torchmetrics.multimodal.CLIPScore`); its name carries the encoder, since values of two
-encoders do not compare. Hessel et al., arXiv:2104.08718, use 2.5 * cos with ViT-B/32 and a prefix; T2I-CompBench the
+Convention: as torchmetrics documents it (`torchmetrics.multimodal.CLIPScore`, whose code takes the maximum of the mean:
+the same number as long as no cosine is negative). Its name carries the encoder, since values of two encoders do not
+compare. Hessel et al., arXiv:2104.08718, use 2.5 * cos with ViT-B/32 and a prefix; T2I-CompBench the
 plain cosine. Prompts are cut to what the text tower reads (CLIP: 77 tokens); how many were is said with the figure.
 """
 
