@@ -46,6 +46,8 @@ def run_page(run: RunData) -> dict[str, Any]:
     by_pixels = _by_pixels(groups, metrics, pictures)
     placed = {m.name for m in (*groups, *halves, *(e["pixels"] for e in by_pixels))}
     placed |= {headline.name} if headline else set()
+    modes = _both_modes(metrics)
+    placed |= {m.name for row in modes for m in (row["fixed"], row["official"])}
     matrices = confusion.matrices(pictures, samples)
     classes = confusion.class_table(pictures)
     accuracy = (manifest["judge"] or {}).get("accuracy") or {}
@@ -73,6 +75,7 @@ def run_page(run: RunData) -> dict[str, Any]:
         "groups": groups,
         "halves": halves if len(halves) == 2 else [],
         "by_pixels": by_pixels,
+        "modes": modes,
         "others": [m for m in metrics if m.name not in placed and m.value is not None],
         "charts": _result_charts([headline] if headline else [], groups),
         "stem": stem,
@@ -142,6 +145,22 @@ def both_widths(
         fig, _ = draw(width_in)
         charts.append({"kind": kind, "svg": markup(plots.to_svg(fig, f"{title} ({kind})", text))})
     return charts
+
+
+def _both_modes(metrics: Sequence[MetricValue]) -> list[dict[str, Any]]:
+    """DPG-Bench's categories that have a value, by both modes; ``level`` 2 for those that one of level 1 holds."""
+    named = {m.name: m for m in metrics}
+    categories = [n.removeprefix("official_") for n in named if n.startswith("official_")]
+    return [
+        {
+            "name": name,
+            "level": 2 if name.partition("_")[0] in categories and "_" in name else 1,
+            "fixed": named[name],
+            "official": named[f"official_{name}"],
+        }
+        for name in categories
+        if name in named and named[name].value is not None
+    ]
 
 
 def _by_pixels(

@@ -100,8 +100,8 @@ class QuestionGraphTask:
         return Score(value, reason=_reason(questions, raw), details=details)
 
     def metrics(self) -> Sequence[Metric]:
-        """All in percent: `overall` (mode `fixed`), `official`, the categories of level 1 in both modes
-        (`entity`, `official_entity`), and those of level 2 in mode `fixed` (`entity_whole`)."""
+        """All in percent: `overall` (mode `fixed`), `official`, and the categories of level 1 and 2 in both modes
+        (`entity`, `official_entity`, `entity_whole`, `official_entity_whole`)."""
         fixed, official = rules.score_fixed, rules.score_official
         return [
             Figure("overall", self, fixed),
@@ -109,6 +109,7 @@ class QuestionGraphTask:
             *(Category(name, self, fixed, name) for name in LEVEL_1),
             *(Category(f"official_{name}", self, official, name) for name in LEVEL_1),
             *(Subcategory(_metric_name(name), self, fixed, name) for name in self.level_2),
+            *(Subcategory(f"official_{_metric_name(name)}", self, official, name) for name in self.level_2),
         ]
 
 

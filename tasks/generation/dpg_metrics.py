@@ -84,7 +84,17 @@ class Subcategory(Category):
         return category == self.category
 
 
-def _rescore(metric: Any, rows: Iterable[ScoreRow]) -> rules.Scores:
+def _rescore(metric: Any, rows: Sequence[ScoreRow]) -> rules.Scores:
+    """The figures of a mode; the last rows' are kept with the task, as some thirty metrics ask for them in turn."""
+    kept: dict[Any, tuple[Sequence[ScoreRow], rules.Scores]] = metric.task.__dict__.setdefault("_rescored", {})
+    if metric.mode in kept and kept[metric.mode][0] is rows:
+        return kept[metric.mode][1]
+    scores = _scores_of(metric, rows)
+    kept[metric.mode] = (rows, scores)
+    return scores
+
+
+def _scores_of(metric: Any, rows: Iterable[ScoreRow]) -> rules.Scores:
     answers: dict[str, list[Mapping[int, str | None]]] = {}
     for row in rows:
         found = row.score.details.get("answers", {})

@@ -523,3 +523,21 @@ def test_what_sets_the_runs_apart_stands_with_their_figures(small_run, changed_r
 def test_several_runs_need_a_file(small_run):
     with pytest.raises(UsageError, match="needs a file"):
         write_report([small_run, small_run])
+
+
+def test_categories_stand_in_one_table_for_both_modes(tmp_path):
+    import evals
+
+    made = evals.evaluate("dpg_stickers", "dummy", judge="dummy", output=tmp_path / "run", limit=4, num_images=2,
+                          quiet=True, tracking__enabled=False)  # fmt: skip
+    source = made.report_path.read_text(encoding="utf-8")
+    table = source[source.index("Categories by both modes") :]
+    table = table[: table.index("</table>")]
+    figures = made.results["metrics"]
+    rows = table.split("<tr>")[2:]
+    names = [n.removeprefix("official_") for n in figures if n.startswith("official_")]
+    assert len(rows) == sum(figures[n]["value"] is not None for n in names)
+    entity = next(row for row in rows if 'scope="row">entity ' in row)
+    assert f"{figures['entity']['value']:.1f}" in entity and f"{figures['official_entity']['value']:.1f}" in entity
+    assert figures["official_entity"]["n"] < figures["entity"]["n"]
+    assert "official entity" not in source[source.index("Further figures") :].split("</table>")[0]

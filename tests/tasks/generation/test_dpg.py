@@ -155,7 +155,7 @@ def test_figures_are_percentages_over_prompts_in_both_modes(task: Dpg) -> None:
     figures = {m.name: m.compute(rows) for m in task.metrics()}
     assert list(figures)[:7] == ["overall", "official", *LEVEL_1]
     assert list(figures)[7:12] == [f"official_{name}" for name in LEVEL_1]
-    assert len(figures) == 12 + len(LEVEL_2) and "relation_non_spatial" in figures
+    assert len(figures) == 12 + 2 * len(LEVEL_2) and "relation_non_spatial" in figures
     assert figures["overall"].value == pytest.approx(100 * (1 + 1 / 3 + 2 / 3) / 3)
     assert figures["overall"].clusters == 3 and figures["overall"].n == 6
     assert figures["overall"].unit == "percent"
