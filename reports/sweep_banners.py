@@ -84,6 +84,6 @@ def point_rows(data: SweepData) -> list[dict[str, Any]]:
         rows.append({
             "point": point_id, "status": status, "attempts": state.attempts, "seconds": state.seconds or None,
             "step": (point.last_step or None) if point is not None else None,
-            "error": " ".join((error or "").split())[:400],
+            "error": data.without_root(" ".join((error or "").split()))[:400],
         })  # fmt: skip
     return rows

@@ -84,7 +84,7 @@ def curve_figures(data: SweepData, stem: str) -> tuple[list[dict[str, Any]], Fil
         part["is_headline"] = metric in data.headlines
         part["one_seed"] = all(len(points[0].seeds) == 1 for points in kept.values())
         for key, x_label in (("steps", "training steps of the last stage"), ("seconds", f"training {unit}")):
-            if key == "seconds" and slowest <= 0:
+            if key == "seconds" and (slowest <= 0 or not part["is_headline"]):
                 continue
             lines = [_line(data, c, points, key, divisor) for c, points in kept.items()]
             text = "; ".join(f"{line.name}: " + ", ".join(f"{y:.3g}" for y in line.y) for line in lines)

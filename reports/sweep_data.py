@@ -85,6 +85,12 @@ class SweepData:
         ordered = dict.fromkeys([*self.headlines, *self.shown, *(m for m in self.table.metrics)])
         return [m for m in ordered if m in found][:MAX_CURVES]
 
+    def without_root(self, text: str) -> str:
+        """The text with paths relative to the sweep's folder: a page that is sent on names no folder of a machine."""
+        for root in {str(self.folder.root), str(self.folder.root.absolute())}:
+            text = text.replace(f"{root}/", "").replace(root, self.sweep["name"])
+        return text
+
     def row(self, cell: Cell, metric: str) -> Row | None:
         return next((row for row in self.table.of(metric) if row.cell == cell.id), None)
 

@@ -291,7 +291,7 @@ def _ceilings(data: SweepData) -> dict[str, Any] | None:
 
 def _notes(data: SweepData) -> list[str]:
     """The table's notes without folders of this machine; the first dozen of many."""
-    notes = [note.replace(f"{data.folder.root}/", "") for note in data.table.notes]
+    notes = [data.without_root(note) for note in data.table.notes]
     more = len(notes) - MAX_NOTES
     return notes if more <= 1 else [*notes[:MAX_NOTES], f"and {more} more"]
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from evals.errors import InputError
+from evals.io.files import write_json
 from evals.results import load
-from evals.sweeps.folder import SweepFolder
+from evals.sweeps.folder import SweepFolder, read_json
+from reports import sweep_data as sweep_data_module
 from reports.sweep import build
 from reports.sweep_curves import is_same_prompts, pareto_front, pooled
 from reports.sweep_data import SweepData
@@ -21,12 +23,20 @@ from reports.sweep_data import SweepData
 BASE = "target=clip,objective=flow,schedule=sequential"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def few_curves():
+    """Headlines only: drawing is most of a page's time. The browser tests have a page with all."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sweep_data_module, "MAX_CURVES", 3)
+        yield
+
+
+@pytest.fixture(scope="module")
 def sweep_data(sweep) -> SweepData:
     return SweepData(sweep)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(sweep, tmp_path_factory) -> Path:
     return build(sweep, tmp_path_factory.mktemp("page") / "sweep.html")
 
@@ -169,13 +179,18 @@ def test_an_axis_of_numbers_and_one_seed_without_training(templates, sweeps, tmp
     assert "Two finished seeds" in text  # what a difference needs cannot be told
 
 
-def test_damaged_scores_and_missing_pictures(sweep_copy):
+def test_damaged_scores_missing_pictures_and_hostile_texts(sweep_copy):
     points = sorted((sweep_copy / "points").iterdir())
     (points[0] / "eval/final/geneval/scores.jsonl").write_text("{ torn\n")
     shutil.rmtree(points[1] / "eval/final/geneval/images")
     shutil.rmtree(points[2] / "eval")
+    evil = "</script><img src=x onerror=alert(1)>{{7*7}}"
+    sweep = read_json(sweep_copy / "sweep.json")
+    sweep["description"], sweep["left_out"] = evil, {evil: evil}
+    write_json(sweep_copy / "sweep.json", sweep)
     text = build(sweep_copy).read_text(encoding="utf-8")
     assert "scores.jsonl" in text and "picture files are missing or damaged" in text
+    assert "<img src=x" not in text and "{{7*7}}" in text and "&lt;/script&gt;" in text
 
 
 def test_no_sweep_folder_is_one_line(tmp_path):
@@ -186,23 +201,10 @@ def test_no_sweep_folder_is_one_line(tmp_path):
         build(tmp_path)
 
 
-def test_hostile_names_and_prompts_stay_text(sweep_copy):
-    from evals.io.files import write_json
-    from evals.sweeps.folder import read_json
-
-    evil = "</script><img src=x onerror=alert(1)>{{7*7}}"
-    sweep = read_json(sweep_copy / "sweep.json")
-    sweep["description"] = evil
-    sweep["left_out"] = {evil: evil}
-    write_json(sweep_copy / "sweep.json", sweep)
-    text = build(sweep_copy).read_text(encoding="utf-8")
-    assert "<img src=x" not in text and "{{7*7}}" in text and "&lt;/script&gt;" in text
-
-
 def test_everything_is_inside_the_page(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
-    assert "default-src 'none'" in text
+    assert "default-src &#39;none&#39;" in text
     names = set(files_of(page))
     for file in re.findall(r'data-csv="([^"]+)"', text):
         assert file in names, file
