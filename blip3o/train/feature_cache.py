@@ -1,7 +1,7 @@
 """Target features of scenes on disk, so that generation training neither draws nor encodes pictures.
 
 A cache is a folder of safetensors shards named by position; its key covers the scenes, the tower's weights and the
-feature space, so that a stale cache is never read.
+feature space, so that a stale cache is never read. Records of other data sets have ``blip3o.data.target_cache``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from blip3o.errors import DataError
-from blip3o.stickers import SceneConfig, make_scene
+from blip3o.stickers import Scene, SceneConfig, make_scene
 from blip3o.train.checkpoint import save_tensors
 from blip3o.train.world_data import Scenes, caption_of
 
@@ -50,21 +50,60 @@ def write_shard(
     features_of: Callable[[Tensor], Tensor],
     key: str,
     batch: int = 128,
+    extra: Callable[[list[Scene]], dict[str, Tensor]] | None = None,
 ) -> Path:
-    """Features of scenes [shard * per_shard, (shard + 1) * per_shard) in float16; a finished shard is kept."""
+    """Features of scenes [shard * per_shard, (shard + 1) * per_shard) in float16; a finished shard is kept.
+
+    ``extra``: further tensors about the scenes, row by row, that the shard is to hold.
+    """
     path = folder / f"{shard:05d}.safetensors"
     if path.exists() and _key_of(path) == key:
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = Scenes(split, world, batch, first=shard * per_shard)
-    rows = []
+    batches = Scenes(split, world, batch, first=shard * per_shard)
+    rows: list[Tensor] = []
+    scenes: list[Scene] = []
     with torch.no_grad():
         for step in range(per_shard // batch):
+            drawn = batches(step)
             with torch.autocast("cpu", torch.bfloat16):
-                features = features_of(scenes(step).pixels)
+                features = features_of(drawn.pixels)
             rows.append(features.half())
-    save_tensors(path, {"features": torch.cat(rows)}, {"key": key, "first": str(shard * per_shard)})
+            scenes += drawn.scenes
+    tensors = {"features": torch.cat(rows), **(extra(scenes) if extra else {})}
+    save_tensors(path, tensors, {"key": key, "first": str(shard * per_shard)})
     return path
+
+
+def read_shards(folder: Path, key: str, shards: int) -> list[dict[str, Tensor]]:
+    """The tensors of the first ``shards`` shards, in order. Raises: DataError for missing or stale ones."""
+    paths = sorted(folder.glob("[0-9]*.safetensors"))[:shards]
+    if len(paths) < shards or not paths:
+        raise DataError(
+            f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first"
+        )
+    for path in paths:
+        if _key_of(path) != key:
+            raise DataError(
+                f"{path} was made by other weights or scenes: remove it and run the cache stage again"
+            )
+    return [load_file(path) for path in paths]
+
+
+class SceneOrder:
+    """Rows of a cache in a seeded order: each epoch shows every row once; a function of the step."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.per_epoch = rows // batch_size
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, step: int) -> np.ndarray:
+        epoch, position = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+            self._epoch = epoch
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 def _key_of(path: Path) -> str:
@@ -85,27 +124,12 @@ class CachedFeatures:
         seed: int,
         shards: int,
     ) -> None:
-        paths = sorted(folder.glob("[0-9]*.safetensors"))[:shards]
-        if len(paths) < shards:
-            raise DataError(
-                f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first"
-            )
-        for path in paths:
-            if _key_of(path) != key:
-                raise DataError(
-                    f"{path} was made by other weights or scenes: remove it and run the cache stage again"
-                )
-        self.features = torch.cat([load_file(path)["features"] for path in paths])
+        self.features = torch.cat([s["features"] for s in read_shards(folder, key, shards)])
         self.split, self.world, self.batch_size, self.seed = split, world, batch_size, seed
-        self.per_epoch = len(self.features) // batch_size
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self.order = SceneOrder(len(self.features), batch_size, seed)
 
     def __call__(self, step: int) -> FeatureBatch:
-        epoch, position = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
-            self._epoch = epoch
-        rows = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        rows = self.order(step)
         choices = np.random.default_rng([self.seed, step, 31]).random(len(rows))
         captions = [
             caption_of(make_scene(self.split, int(i), self.world), float(c))

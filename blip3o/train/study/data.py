@@ -7,27 +7,25 @@ same order; its text rows are, row by row, those of the understanding phase.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from blip3o.errors import DataError
 from blip3o.stickers import Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.stickers.edits import make_edit
-from blip3o.train.checkpoint import save_tensors
+from blip3o.train.feature_cache import SceneOrder, cache_key, read_shards, write_shard
 from blip3o.train.packed_chats import PackedBatch, PackedRow, pack
 from blip3o.train.packed_data import USER, PackedConversations, answered
 from blip3o.train.study.compute import PICTURE_ROWS
-from blip3o.train.world_data import IMAGINE, PROMPTS, Scenes, caption_of, to_pixels
+from blip3o.train.study.settings import SHARD
+from blip3o.train.world_data import IMAGINE, PROMPTS, caption_of, to_pixels
 
 SPLIT = "train"
 FORMS: dict[str, Callable[[Scene], str]] = {
@@ -54,46 +52,40 @@ def write_features(
     world: SceneConfig,
     features_of: Callable[[Tensor], Tensor],
     tokenizer: PreTrainedTokenizerBase,
-    settings: Mapping[str, object],
-    per_file: int = 4096,
-    on_file: Callable[[int], None] = lambda done: None,
+    key: str,
+    on_shard: Callable[[int], None] = lambda scenes: None,
 ) -> None:
-    """Features in float16 and token ids of all three caption forms of scenes 0 to ``scenes`` - 1, file by file; files
-    that are there already are kept. ``settings`` are what they depend on; they are checked when read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    key = json.dumps(settings, sort_keys=True)
-    for first in range(0, scenes, per_file):
-        path, count = folder / f"{first:08d}.safetensors", min(per_file, scenes - first)
-        if not (path.exists() and _key(path) == key):
-            batches, rows, texts = Scenes(SPLIT, world, 128, first=first), [], []
-            with torch.no_grad():
-                for step in range(count // 128):
-                    batch = batches(step)
-                    with torch.autocast("cpu", torch.bfloat16):
-                        rows.append(features_of(batch.pixels).half())
-                    texts += [[form(scene) for form in FORMS.values()] for scene in batch.scenes]
-            ids, lengths = _tokenize(tokenizer, texts)
-            tensors = {"features": torch.cat(rows), "ids": ids, "lengths": lengths}
-            save_tensors(path, tensors, {"key": key})
-        on_file(first + count)
+    """Cache of features with the token ids of all three caption forms of scenes 0 to ``scenes`` - 1, shard by shard;
+    finished shards are kept. ``on_shard`` is told how many scenes are done."""
+
+    def captions(shown: list[Scene]) -> dict[str, Tensor]:
+        texts = [PROMPTS.generation(form(scene)) for scene in shown for form in FORMS.values()]
+        return _tokenize(tokenizer, texts)
+
+    for shard in range(shard_count(scenes)):
+        size = min(scenes, SHARD)
+        write_shard(folder, shard, size, SPLIT, world, features_of, key, extra=captions)
+        on_shard((shard + 1) * size)
 
 
-def _tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: list[list[str]]
-) -> tuple[Tensor, Tensor]:
-    """Captions (n, 3) as ids (n, 3, L) and lengths (n, 3), int16."""
-    flat = [PROMPTS.generation(text) for row in texts for text in row]
-    found = tokenizer(flat, add_special_tokens=False)["input_ids"]
+def shard_count(scenes: int) -> int:
+    return max(scenes // SHARD, 1)
+
+
+def features_key(world: SceneConfig, stage: str) -> str:
+    """Key of a features stage's cache; the stage's id covers the target's weights."""
+    return cache_key(SPLIT, world, stage)
+
+
+def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, Tensor]:
+    """Captions (n * 3) as ids (n, 3, L) and lengths (n, 3), int16."""
+    found = tokenizer(texts, add_special_tokens=False)["input_ids"]
     ids = torch.zeros(len(found), max(map(len, found)), dtype=torch.int16)
     for row, own in zip(ids, found, strict=True):
         row[: len(own)] = torch.tensor(own, dtype=torch.int16)
     lengths = torch.tensor([len(own) for own in found], dtype=torch.int16)
-    return ids.unflatten(0, (-1, len(FORMS))), lengths.unflatten(0, (-1, len(FORMS)))
-
-
-def _key(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return str((file.metadata() or {}).get("key"))
+    rows = (-1, len(FORMS))
+    return {"ids": ids.unflatten(0, rows), "lengths": lengths.unflatten(0, rows)}
 
 
 class CaptionBatches:
@@ -106,37 +98,29 @@ class CaptionBatches:
     def __init__(
         self,
         folder: Path,
+        key: str,
+        scenes: int,
         batch_size: int,
         seed: int,
         shares: tuple[float, float, float],
         pad_id: int,
         instruction_from: int | None = None,
     ) -> None:
-        paths = sorted(folder.glob("[0-9]*.safetensors"))
-        if not paths:
-            raise DataError(f"{folder} holds no target features: run the features stage first")
-        parts = [load_file(path) for path in paths]
+        parts = read_shards(folder, key, shard_count(scenes))
         self.features = torch.cat([part["features"] for part in parts])
         width = max(part["ids"].shape[2] for part in parts)
-        self.ids = torch.cat(
-            [torch.nn.functional.pad(p["ids"], (0, width - p["ids"].shape[2])) for p in parts]
-        )
+        self.ids = torch.cat([F.pad(p["ids"], (0, width - p["ids"].shape[2])) for p in parts])
         self.lengths = torch.cat([part["lengths"] for part in parts])
-        self.batch_size, self.seed, self.pad_id = batch_size, seed, pad_id
+        self.seed, self.pad_id = seed, pad_id
         self.bounds, self.instruction_from = np.cumsum(shares)[:-1], instruction_from
-        self.per_epoch = len(self.features) // batch_size
+        self.order = SceneOrder(len(self.features), batch_size, seed)
         flat = self.ids.flatten(0, 1)
         differing = (flat != flat[0]).any(dim=0).nonzero()
         # what all prompts begin with: the chat template up to the caption
         self.opening = flat[0, : int(differing[0])].long() if len(differing) else flat[0, :0].long()
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, step: int) -> CaptionBatch:
-        epoch, position = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.features))
-            self._epoch = epoch
-        rows = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        rows = self.order(step)
         drawn = np.random.default_rng([self.seed, step, 31]).random(len(rows))
         forms = np.searchsorted(self.bounds, drawn, side="right")
         if self.instruction_from is not None and step >= self.instruction_from:

@@ -125,7 +125,7 @@ def _features(settings: StudySettings) -> PlannedStage:
 
 def _generator(settings: StudySettings, seed: int) -> PlannedStage:
     plan, values = budget(settings), settings.to_dict()
-    for other in ("vision", "autoencoder", "features"):
+    for other in ("vision", "autoencoder"):
         del values[other]
     if settings.schedule == "sequential":
         del values["text_weight"], values["match"]

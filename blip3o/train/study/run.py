@@ -35,7 +35,7 @@ from blip3o.train.nano_parts import build_backbone, patches_for
 from blip3o.train.stages import VisionStage, freeze
 from blip3o.train.study.ceiling import measure_ceiling
 from blip3o.train.study.compute import budget
-from blip3o.train.study.data import CaptionBatches, TextRows, write_features
+from blip3o.train.study.data import CaptionBatches, TextRows, features_key, write_features
 from blip3o.train.study.losses import FrozenOpening, GeneratorPhase, UnderstandingPhase
 from blip3o.train.study.model import (
     describe,
@@ -196,9 +196,8 @@ def features(job: Job) -> Finished:
     """No optimizer steps and no pictures learned from; progress counts scenes."""
     own, settings = job.settings.features, job.settings
     start, target = time.monotonic(), load_study_target(settings, job.vae)
-    depends = {"world": job.world.digest, "target": settings.target, "stage": job.folder.name}
 
-    def on_file(done: int) -> None:
+    def on_shard(done: int) -> None:
         job.report(Progress(done, time.monotonic() - start, done, own.scenes))
 
     write_features(
@@ -207,8 +206,8 @@ def features(job: Job) -> Finished:
         job.world,
         target,
         study_tokenizer(settings.parts),
-        depends,
-        on_file=on_file,
+        features_key(job.world, job.folder.name),
+        on_shard,
     )
     info: dict[str, Any] = {}
     if own.ceiling_scenes:
@@ -237,6 +236,8 @@ def generator(job: Job) -> Finished:
     last = round(settings.instruction_share * plan.steps)
     captions = CaptionBatches(
         job.parents["features"] / "features",
+        features_key(job.world, job.parents["features"].name),
+        settings.features.scenes,
         own.batch,
         job.seed,
         settings.mixture.shares,

@@ -18,6 +18,8 @@ Schedule = Literal["sequential", "joint"]
 Head = Literal["dit", "linear"]
 Match = Literal["flops", "samples"]
 
+SHARD = 4096  # scenes of a file of cached features
+
 
 class ImpossibleCombination(ConfigError):
     """Allowed values that cannot go together; the message is the reason."""
@@ -36,7 +38,7 @@ class VisionSettings:
 class UnderstandingSettings:
     """The understanding phase: packed conversations, rows a step by kind (see blip3o.train.packed_data)."""
 
-    steps: int = 600
+    steps: int = 400
     scenes: int = 12
     edits: int = 4
     texts: int = 8
@@ -72,7 +74,7 @@ class GeneratorSettings:
     ``draws``: noise levels drawn for every caption, which needs the flow objective."""
 
     steps: int = 2000
-    batch: int = 64
+    batch: int = 48
     draws: int = 1
     lr: float = 1e-3
     ema_decay: float = 0.998
@@ -153,8 +155,9 @@ class StudySettings:
         shares = self.mixture.shares
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             yield f"mixture: shares must be 0 or more and add up to 1, got {', '.join(map(str, shares))}"
-        if self.features.scenes % 128:
-            yield f"features.scenes {self.features.scenes} must be a multiple of 128"
+        scenes = self.features.scenes
+        if scenes % (SHARD if scenes > SHARD else 128):
+            yield f"features.scenes {scenes} must be a multiple of 128, above {SHARD} one of {SHARD}"
 
     def _impossible(self) -> Iterator[str]:
         if (self.target, self.objective) not in COMBINATIONS:

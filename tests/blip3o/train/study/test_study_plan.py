@@ -72,7 +72,7 @@ def test_joint_has_the_arithmetic_of_its_sequential_twin(target, objective):
     twin = budget(read_settings({**cell, "schedule": "sequential"}))
     joint = budget(read_settings({**cell, "schedule": "joint"}))
     assert joint.flops_total == pytest.approx(twin.flops_total, rel=2e-3)
-    assert sum(joint.text_rows.values()) == 600 * (12 + 4 + 8 + 8)  # the texts of the understanding phase
+    assert sum(joint.text_rows.values()) == 400 * (12 + 4 + 8 + 8)  # the texts of the understanding phase
     assert joint.images < twin.images  # a picture costs more where the backbone learns from it
 
 

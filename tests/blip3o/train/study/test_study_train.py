@@ -19,7 +19,7 @@ from blip3o.train.nano_parts import build_backbone
 from blip3o.train.stages import freeze
 from blip3o.train.study import run
 from blip3o.train.study.compute import budget
-from blip3o.train.study.data import CaptionBatches, TextRows, write_features
+from blip3o.train.study.data import CaptionBatches, TextRows, features_key, write_features
 from blip3o.train.study.losses import FrozenOpening, GeneratorPhase
 from blip3o.train.study.model import count_parameters, fresh_model, study_tokenizer
 from blip3o.train.study.plan import parts_folder
@@ -63,7 +63,7 @@ def folder(tmp_path_factory, tokenizer):
 
     for target, channels in (("clip", 32), ("vae", 16)):
         write_features(
-            root / f"features-{target}" / "features", 128, WORLD, pooled(channels), tokenizer, {"t": target}
+            root / f"features-{target}" / "features", 128, WORLD, pooled(channels), tokenizer, key(target)
         )
     return root
 
@@ -74,8 +74,13 @@ def parents(folder, target, schedule):
     return found | ({"autoencoder": folder / "autoencoder"} if target == "vae" else {})
 
 
+def key(target):
+    return features_key(WORLD, f"features-{target}")
+
+
 def batches(folder, target, seed=0, shares=(0.6, 0.15, 0.25), **values):
-    return CaptionBatches(folder / f"features-{target}" / "features", 8, seed, shares, 0, **values)
+    files = folder / f"features-{target}" / "features"
+    return CaptionBatches(files, key(target), 128, 8, seed, shares, 0, **values)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
@@ -116,9 +121,12 @@ def test_captions_are_those_of_their_scenes(folder, tokenizer):
         assert tokenizer.decode(ids[mask.bool()]) == PROMPTS.generation(prompt(scene))
 
 
-def test_missing_features_are_named(tmp_path):
-    with pytest.raises(DataError, match="run the features stage first"):
-        CaptionBatches(tmp_path, 8, 0, (1.0, 0.0, 0.0), 0)
+def test_missing_and_stale_features_are_named(folder, tmp_path):
+    with pytest.raises(DataError, match="0 of 1 feature shards"):
+        CaptionBatches(tmp_path, "key", 128, 8, 0, (1.0, 0.0, 0.0), 0)
+    with pytest.raises(DataError, match="other weights or scenes"):
+        files = folder / "features-clip" / "features"
+        CaptionBatches(files, key("vae"), 128, 8, 0, (1.0, 0.0, 0.0), 0)
 
 
 def test_joint_training_reads_the_rows_of_the_understanding_phase(tokenizer):
