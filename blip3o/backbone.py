@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -64,8 +63,6 @@ class Backbone(Protocol):
         ...
 
     def logits(self, hidden_states: Tensor) -> Tensor: ...
-
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Tensor: ...
 
 
 def place_pictures(
@@ -210,31 +207,6 @@ class QwenBackbone(nn.Module):
             mm_token_type_ids=self._token_types(input_ids),
             use_cache=False,
         ).logits
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        pixel_values: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """New token ids (B, new), by transformers' ``generate``; prompts are padded on the left."""
-        pictures = {}
-        if pixel_values is not None:
-            pictures = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
-        self.vlm.model.rope_deltas = (
-            None  # positions of an earlier call must not leak into this one
-        )
-        ids = self.vlm.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            mm_token_type_ids=self._token_types(input_ids),
-            **pictures,
-            **kwargs,
-        )
-        return ids[:, input_ids.shape[1] :]
 
     def _token_types(self, input_ids: Tensor) -> Tensor:
         """1 at picture placeholders, 0 at text: transformers asks for it to place pictures."""

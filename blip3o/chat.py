@@ -12,6 +12,7 @@ was working on. A conversation opened again goes on as if it had never been clos
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,8 +140,9 @@ def open_picture(path: Path) -> Image.Image:
             return ImageOps.exif_transpose(image)  # a copy, upright
     except UnidentifiedImageError:
         raise DataError(f"{path} is not a readable picture; give a PNG, JPEG or WebP file") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable picture ({error})") from None
+    # Decoders and damaged EXIF raise many kinds.
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a readable picture ({' '.join(str(error).split())})") from None
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

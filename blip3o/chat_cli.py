@@ -111,6 +111,8 @@ class Session:
             return
         if command == "/help":
             click.echo(HELP, err=True)
+        elif command == "/image" and not rest:
+            raise DataError("/image needs a file: /image FILE")
         elif command == "/image":
             self.pending.append(self.saved.attach(Path(rest).expanduser()))
         elif command in ("/draw", "/edit"):

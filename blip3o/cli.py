@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from blip3o.cli_options import (
+    check_output,
     device_option,
     load_pipeline,
     model_option,
-    numbered,
     save_pictures,
     wait_politely,
 )
@@ -136,8 +136,7 @@ def _draw(
 
     try:
         pictures = [open_picture(path) for path in images]
-        if not numbered(output, 0, num_images).parent.is_dir():
-            raise click.ClickException(f"folder {output.parent} does not exist; make it or give another --output")
+        check_output(output)
         pipeline = load_pipeline(model, compat, device)
         settings = {
             "generator": [torch.Generator("cpu").manual_seed(seed + i) for i in range(num_images)],
@@ -171,6 +170,7 @@ def reconstruct(image: Path, model: str, output: Path, through: str, seed: int, 
 
     try:
         picture = open_picture(image)
+        check_output(output)
         pipeline = load_pipeline(model, None, device)
         generators = [torch.Generator("cpu").manual_seed(seed)]
         result = pipeline.reconstruct(picture, through=through, generator=generators)

@@ -39,13 +39,26 @@ def load_pipeline(model: str, compat: Any, device: str) -> Blip3oPipeline:
         raise ConfigError(f"device {device!r} cannot be used ({reason}); try cpu") from None
 
 
+def check_output(output: Path) -> None:
+    """Before anything is drawn. Raises: click.ClickException for a place or format that pictures cannot go to."""
+    from PIL import Image
+
+    if not output.parent.is_dir():
+        raise click.ClickException(f"folder {output.parent} does not exist; make it or give another --output")
+    known = Image.registered_extensions()
+    if output.suffix and known.get(output.suffix.lower()) not in Image.SAVE:
+        raise click.ClickException(f"{output}: pictures cannot be written as {output.suffix}; use .png, .jpg or .webp")
+
+
 def numbered(output: Path, number: int, count: int) -> Path:
     """``output``, with the number before its ending where there are several."""
     return output if count == 1 else output.with_name(f"{output.stem}-{number}{output.suffix or '.png'}")
 
 
 def save_pictures(images: list[Any], output: Path) -> None:
-    """Write pictures and print their paths. Raises: click.ClickException."""
+    """Write pictures and print their paths; without an ending as PNG. Raises: click.ClickException."""
+    if not output.suffix:
+        output = output.with_suffix(".png")
     for i, picture in enumerate(images):
         path = numbered(output, i, len(images))
         try:

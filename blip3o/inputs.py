@@ -88,7 +88,7 @@ class InputBuilder:
         """
         filled = _fill(rendered, texts)
         if len(self._special.findall(filled)) == len(self._special.findall(rendered)):
-            return list(self.tokenizer(filled, add_special_tokens=False)["input_ids"])
+            return list(self.tokenizer(filled, add_special_tokens=False, verbose=False)["input_ids"])
         ids: list[int] = []
         for part in self._special.split(rendered):
             if self._special.fullmatch(part):
@@ -100,7 +100,10 @@ class InputBuilder:
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a user's text alone, of which none acts as a special token."""
         return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            # Lengths are checked here, in words of ours (``check_length``).
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+                "input_ids"
+            ]
         )
 
     def pad(self, rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:

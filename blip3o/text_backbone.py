@@ -158,19 +158,3 @@ class TextBackbone(nn.Module):
         embeddings = self.embed(input_ids, pixel_values, image_grid_thw)
         positions = self.own_positions(input_ids, attention_mask)
         return self.logits(self(embeddings, attention_mask, positions).hidden_states)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        pixel_values: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """New token ids (B, new), by transformers' ``generate``; prompts are padded on the left."""
-        return self.lm.generate(
-            inputs_embeds=self.embed(input_ids, pixel_values, image_grid_thw),
-            attention_mask=attention_mask,
-            **kwargs,
-        )

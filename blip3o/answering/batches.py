@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,8 +42,8 @@ class Batching:
             raise ConfigError(f"batch size must be auto or a whole number of at least 1, got {self.size!r}")
 
 
-def arrange(prompts: Sequence[Prompt], rooms: Sequence[int], batching: Batching) -> list[list[int]]:
-    """Groups of places that share their pictures, in the order in which they are to be read.
+def arrange(prompts: Sequence[Prompt], rooms: Sequence[int], batching: Batching) -> list[int]:
+    """All places in the order in which they are to be read; those that share their pictures stand side by side.
 
     Args: rooms: how many tokens may follow each prompt.
     """
@@ -54,25 +54,23 @@ def arrange(prompts: Sequence[Prompt], rooms: Sequence[int], batching: Batching)
     if batching.by_length:
         # Long ones first: what does not fit into memory shows at once.
         ordered.sort(key=lambda own: -max(len(prompts[i]) + rooms[i] for i in own))
-    return ordered
+    return [place for own in ordered for place in own]
 
 
 def cut(
-    groups: Sequence[Sequence[int]], sizes: Sequence[int], max_rows: int | None, max_tokens: int | None
+    places: Sequence[int], start: int, sizes: Sequence[int], max_rows: int | None, max_tokens: int | None
 ) -> list[int]:
-    """The places of the next batch: groups from the front while they fit, at least one place.
+    """The next batch: places from ``start`` on while they fit, at least one.
 
     Args: sizes: tokens of each place, its answer included. max_tokens: of the batch, padding included.
     """
-    taken: list[int] = []
-    longest = 0
-    for place in (place for group in groups for place in group):
-        longest = max(longest, sizes[place])
-        is_full = max_rows is not None and len(taken) == max_rows
-        if taken and (is_full or (max_tokens is not None and (len(taken) + 1) * longest > max_tokens)):
+    end, longest = start, 0
+    while end < len(places) and (max_rows is None or end - start < max_rows):
+        longest = max(longest, sizes[places[end]])
+        if end > start and max_tokens is not None and (end - start + 1) * longest > max_tokens:
             break
-        taken.append(place)
-    return taken
+        end += 1
+    return list(places[start:end])
 
 
 class Budget:
@@ -115,10 +113,10 @@ def run_batches(
     A batch that does not fit into memory is made again in smaller ones; one question that does not fit alone raises.
     """
     sizes = [len(p) + room for p, room in zip(prompts, rooms, strict=True)]
-    groups = arrange(prompts, rooms, batching)
+    order = arrange(prompts, rooms, batching)
     results: dict[int, Any] = {}
-    while groups:
-        places = cut(groups, sizes, *budget.limits(batching.size))
+    while len(results) < len(order):
+        places = cut(order, len(results), sizes, *budget.limits(batching.size))
         try:
             made = run(places)
         except (RuntimeError, MemoryError) as error:
@@ -127,18 +125,10 @@ def run_batches(
             error.__traceback__ = None  # its frames hold the tensors that did not fit
         else:
             results.update(zip(places, made, strict=True))
-            groups = list(_without(groups, set(places)))
             continue
         free_device_memory()
         budget.shrink(len(places), len(places) * max(sizes[place] for place in places))
     return [results[place] for place in range(len(prompts))]
-
-
-def _without(groups: Sequence[Sequence[int]], done: set[int]) -> Iterator[list[int]]:
-    for group in groups:
-        rest = [place for place in group if place not in done]
-        if rest:
-            yield rest
 
 
 def tokens_that_fit(config: Any, device: torch.device, dtype: torch.dtype) -> int:

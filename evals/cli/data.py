@@ -15,7 +15,7 @@ def command() -> None:
 # fmt: off
 @command.command("get")
 @click.option("--task", "tasks", required=True, metavar="NAME[,NAME]", help="Tasks, or `all` that have data on the hub.")
-@click.option("--output", type=click.Path(file_okay=False), envvar="BLIP3O_EVAL_DATA", metavar="DIR", help="Folder for the data of all tasks; each gets one of its own there.  [default: $BLIP3O_EVAL_DATA, else data]")
+@click.option("--output", type=click.Path(file_okay=False), metavar="DIR", help="Folder for the data of all tasks; each gets one of its own there.  [default: $BLIP3O_EVAL_DATA, else data]")
 @click.option("--revision", metavar="R", help="Branch, tag or commit of the data set.  [default: main, or the commit of a download that was begun]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a task.")
 # fmt: on
@@ -26,6 +26,7 @@ def get(tasks: str, output: str | None, revision: str | None, as_json: bool) -> 
     DIR/<task>/blip3o-data.json keeps repository, commit and digests. Then: run --data DIR.
     """
     import json
+    import os
     from dataclasses import asdict
     from pathlib import Path
 
@@ -34,7 +35,7 @@ def get(tasks: str, output: str | None, revision: str | None, as_json: bool) -> 
     from evals.datasets.fetch import fetch
 
     hub_logging.set_verbosity_error()  # of five attempts in a row; what came of them is said once
-    root = Path(output or "data").expanduser()
+    root = Path(output or os.environ.get("BLIP3O_EVAL_DATA") or "data").expanduser()
     for name, task in _tasks(tasks).items():
         record = fetch(name, task.source, root / name, revision, lambda line: click.echo(line, err=True))
         if as_json:

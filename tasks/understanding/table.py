@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -182,16 +183,18 @@ class Pictures(Sequence["Image.Image"]):
                 yield self._decode(cell, column)
 
     def _decode(self, cell: Mapping[str, Any], column: str) -> Image.Image:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         try:
             raw = cell["bytes"]
             if raw is None:
                 raw = image_folder.inside(self._table.folder(self._row), cell["path"]).read_bytes()
             with Image.open(io.BytesIO(raw)) as image:
-                return image.convert("RGB")
+                return ImageOps.exif_transpose(image).convert("RGB")  # upright, as `datasets` hands them out
         # Pillow raises many kinds for damaged files; a decompression bomb is one of its own.
-        except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        except (
+            OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError,
+        ) as error:  # fmt: skip
             raise ValueError(
                 f"{self._table.where(self._row)}: column {column!r} is no picture: {_short(error)}"
             ) from error

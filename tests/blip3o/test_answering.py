@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from blip3o.answering import Question, Sampling
 from blip3o.answering.batches import Batching, Budget, arrange, cut
 from blip3o.answering.decode import next_tokens
 from blip3o.answering.prompts import Prompt, PromptBuilder
+from blip3o.cli import main
 from blip3o.errors import ConfigError, DataError, WeightsError
 from blip3o.pipeline import Blip3oPipeline
 
@@ -52,6 +54,7 @@ def asked(name: str) -> tuple[list[Any], list[str]]:
     return images, texts
 
 
+@torch.no_grad()
 def by_transformers(pipe: Blip3oPipeline, image: Any, text: str, limit: int) -> str:
     """Greedy, one question alone, by the library's own loop."""
     own = [] if image is None else image if isinstance(image, list) else [image]
@@ -59,10 +62,18 @@ def by_transformers(pipe: Blip3oPipeline, image: Any, text: str, limit: int) -> 
     ids = torch.tensor([prompt.ids])
     patches = pipe.inputs.patches(own)
     pictures = {} if patches is None else patches.tensors(pipe.device, pipe.dtype)
-    new = pipe.model.backbone.generate(
-        ids, torch.ones_like(ids), **pictures, max_new_tokens=limit, do_sample=False,
-        eos_token_id=pipe.tokenizer.eos_token_id, pad_token_id=pipe.inputs.pad_id,
-    )  # fmt: skip
+    backbone: Any = pipe.model.backbone
+    settings = {
+        "attention_mask": torch.ones_like(ids), "max_new_tokens": limit, "do_sample": False,
+        "eos_token_id": pipe.tokenizer.eos_token_id, "pad_token_id": pipe.inputs.pad_id,
+    }  # fmt: skip
+    if hasattr(backbone, "lm"):  # a language model, maybe with a tower that is not transformers' own
+        new = backbone.lm.generate(inputs_embeds=backbone.embed(ids, **pictures), **settings)
+    else:
+        backbone.vlm.model.rope_deltas = None  # of an earlier call
+        types = (ids == backbone.image_token_id).int()
+        new = backbone.vlm.generate(input_ids=ids, mm_token_type_ids=types, **pictures, **settings)
+        new = new[:, ids.shape[1] :]
     return pipe.tokenizer.decode(new[0], skip_special_tokens=True).strip()
 
 
@@ -265,13 +276,14 @@ def prompt(length: int, key: object) -> Prompt:
 
 def test_batches_keep_pictures_together_and_lengths_apart() -> None:
     prompts = [prompt(n, k) for n, k in ((5, "a"), (50, "b"), (6, "c"), (7, "a"), (48, "d"))]
-    groups = arrange(prompts, [1] * 5, Batching())
-    assert groups == [[1], [4], [0, 3], [2]]
-    assert arrange(prompts, [1] * 5, Batching(by_length=False)) == [[0, 3], [1], [2], [4]]
+    order = arrange(prompts, [1] * 5, Batching())
+    assert order == [1, 4, 0, 3, 2]
+    assert arrange(prompts, [1] * 5, Batching(by_length=False)) == [0, 3, 1, 2, 4]
     sizes = [6, 51, 7, 8, 49]
-    assert cut(groups, sizes, None, 102) == [1, 4]
-    assert cut(groups, sizes, 3, None) == [1, 4, 0]
-    assert cut(groups, sizes, None, 10) == [1], "one question always goes"
+    assert cut(order, 0, sizes, None, 102) == [1, 4]
+    assert cut(order, 2, sizes, None, 102) == [0, 3, 2]
+    assert cut(order, 0, sizes, 3, None) == [1, 4, 0]
+    assert cut(order, 0, sizes, None, 10) == [1], "one question always goes"
 
 
 def test_pixels_are_bounded_as_asked() -> None:
@@ -318,3 +330,30 @@ def test_bad_choices_are_named(choices: Any) -> None:
 def test_pictures_need_a_tower() -> None:
     with pytest.raises(WeightsError, match="reads text only"):
         load("tiny-llama").score_choices([photo(0)], ["a"], ["A"])
+
+
+def test_the_command_compares_choices_and_shows_several_pictures(tmp_path: Any) -> None:
+    paths = []
+    for number in range(2):
+        paths.append(str(tmp_path / f"{number}.png"))
+        photo(number).save(paths[-1])
+
+    def ask(*more: str) -> Any:
+        return CliRunner().invoke(main, ["ask", paths[0], "which?", "--model", "tiny", *more])
+
+    lines = ask("--image", paths[1], "--choice", "yes", "--choice", "no").output.splitlines()
+    rows = [(float(line.split()[0]), float(line.split()[1].rstrip("%")), line.split()[2]) for line in lines]
+    assert {row[2] for row in rows} == {"yes", "no"} and rows[0][0] > rows[1][0]
+    assert sum(row[1] for row in rows) == pytest.approx(100, abs=0.2)
+    drawn = [ask("--temperature", "3", "--max-new-tokens", "6", "--seed", seed).output for seed in "778"]
+    assert drawn[0] == drawn[1] != drawn[2]
+    alone = ask("--choice", "yes")
+    assert alone.exit_code == 2 and "one --choice is compared with nothing" in alone.output
+
+
+def test_a_picture_that_cannot_be_written_is_said_before_it_is_drawn(tmp_path: Any) -> None:
+    photo(0).save(tmp_path / "a.png")
+    for output, message in (("x.gift", "cannot be written as .gift"), ("no/x.png", "does not exist; make it")):
+        asked = ["edit", str(tmp_path / "a.png"), "red", "--model", "no such model", "-o", str(tmp_path / output)]
+        found = CliRunner().invoke(main, asked)
+        assert found.exit_code == 1 and message in found.output

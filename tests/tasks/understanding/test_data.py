@@ -187,6 +187,15 @@ def test_pictures_beside_the_file_are_found(tmp_path: Path) -> None:
     assert image.mode == "RGB" and image.size == (3, 5)
 
 
+def test_pictures_stand_upright(tmp_path: Path) -> None:
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4), "red").save(buffer, "JPEG", exif=exif)
+    rows = mme_rows(2, image={"bytes": buffer.getvalue(), "path": None})
+    (image,) = Mme(write(tmp_path / "mme.parquet", rows)).samples()[0].images
+    assert image.size == (4, 8)
+
+
 def test_rows_of_several_row_groups_keep_their_pictures(tmp_path: Path) -> None:
     colors = ["red", "blue", "green", "white", "black"]
     rows = [{**row, "image": picture(c)} for row, c in zip(mme_rows(5), colors, strict=True)]
