@@ -219,7 +219,8 @@ def _answer(data: SweepData, e: Effect) -> dict[str, str]:
         text += f", 95 % interval {signed_interval(e.ci, e.unit)}"
     if e.p_holm is not None:
         text += f", p {_p(e.p_holm)} after Holm’s correction"
-    pairs = f"{e.pairs} pair{'s' * (e.pairs != 1)} of cells, {len(e.seeds)} seed{'s' * (len(e.seeds) != 1)}"
+    of = f" of {e.asked_pairs}" if e.pairs < e.asked_pairs else ""
+    pairs = f"{e.pairs}{of} pair{'s' * (e.asked_pairs != 1)} of cells, {len(e.seeds)} seed{'s' * (len(e.seeds) != 1)}"
     return {"axis": words(e.axis), "text": f"{text} ({pairs})."}
 
 
@@ -235,7 +236,8 @@ def _effect_record(e: Effect) -> dict[str, Any]:
     return {
         "axis": e.axis, "from": e.before, "to": e.after, "metric": e.metric, "unit": e.unit, "effect": e.value,
         "ci_low": e.ci and e.ci[0], "ci_high": e.ci and e.ci[1], "p": e.p_value, "p_holm": e.p_holm,
-        "pairs_of_cells": e.pairs, "seeds": " ".join(map(str, e.seeds)), "method": e.method, "note": e.note,
+        "pairs_of_cells": e.pairs, "pairs_asked": e.asked_pairs,
+        "seeds": " ".join(map(str, e.seeds)), "method": e.method, "note": e.note,
     }  # fmt: skip
 
 

@@ -31,6 +31,8 @@ Pair = tuple[Cell, Cell]
 class Effect:
     """One axis from one value to another, on one metric, averaged over the pairs of cells that differ in it alone.
 
+    `pairs`: those with a finished seed in common, of `asked_pairs`; an effect rests on seeds that all of them have.
+
     `p_holm`: corrected for its family (headlines, others). None where there is no number; `note` says why.
     """
 
@@ -41,6 +43,7 @@ class Effect:
     unit: str
     higher_is_better: bool
     pairs: int
+    asked_pairs: int
     seeds: tuple[int, ...] = ()
     value: float | None = None
     ci: tuple[float, float] | None = None
@@ -122,9 +125,13 @@ class Study:
     def _effect(self, axis: str, before: Any, after: Any, metric: str, pairs: Sequence[Pair]) -> Effect:
         rows = self.table.of(metric)
         unit, up = (rows[0].unit, rows[0].higher_is_better) if rows else ("", True)
-        empty = Effect(axis, before, after, metric, unit, up, len(pairs))
+        empty = Effect(axis, before, after, metric, unit, up, 0, len(pairs))
         if not pairs:
             return replace(empty, note="no two cells differ in this alone")
+        pairs = [pair for pair in pairs if self.shared_seeds([pair], metric)]
+        if not pairs:
+            return replace(empty, note="no pair of cells has a finished seed in common")
+        empty = replace(empty, pairs=len(pairs))
         seeds = self.shared_seeds(pairs, metric)
         if not seeds:
             return replace(empty, note="no seed is finished in every pair of cells")
