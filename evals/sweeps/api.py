@@ -139,6 +139,12 @@ class Trainer(Protocol):
         ``spec.export_at``, each complete or absent (built under another name, then renamed).
         """
 
+    def check_run(self, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Whether a model of these training settings can be evaluated with these run settings (a RunConfig as JSON).
+
+        Raises: ImpossibleError, such as for guidance of a model that samples nothing.
+        """
+
     def model_of(self, export: Path) -> str:
         """The name under which the harness finds the exported model, such as ``blip3o:PATH``."""
 

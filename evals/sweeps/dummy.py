@@ -113,6 +113,11 @@ def _value_at(spec: StageSpec, step: int) -> str:
     return value
 
 
+def check_run(settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    if settings.get("objective") == "mse" and run["generation"]["steps"] is not None:
+        raise ImpossibleError("squared error predicts at once: it has no sampling steps")
+
+
 def model_of(export: Path) -> str:
     return str(json.loads((export / "model.json").read_text())["model"])
 

@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
 import itertools
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evals.config import flatten
-from evals.errors import ConfigError, shown, suggest
+from evals.errors import ConfigError, shown
 from evals.sweeps.folder import digest_of
-from evals.sweeps.schema import Source, SweepConfig, run_layer, together
+from evals.sweeps.naming import id_of, labels_of
+from evals.sweeps.schema import SweepConfig, run_layer
+from evals.sweeps.selection import distinct, matching, selection_problems
+from evals.sweeps.source import Source, together
 
 ROOTS = ("train", "run")
 MAX_POINTS = 10_000
-_MAX_VALUE, _MAX_ID = 40, 150  # characters; file systems end at 255 bytes
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 
 
 @dataclass(frozen=True)
@@ -98,55 +96,8 @@ def expand(config: SweepConfig, source: Source, problems: list[str]) -> Grid:
         for seed in config.seeds
     ]
     points = _without_doubles(points, problems)
-    axes = {label: tuple(_distinct(c.values[label] for c in combinations)) for label in by_label}
+    axes = {label: tuple(distinct(c.values[label] for c in combinations)) for label in by_label}
     return Grid(tuple(points), axes, by_label, baseline or points[0].cell)
-
-
-def labels_of(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> the shortest end of it that no other key has: ``train.target`` -> ``target``."""
-    found = {}
-    for key in keys:
-        parts = key.split(".")
-        for n in range(1, len(parts) + 1):
-            label = ".".join(parts[-n:])
-            if label != "seed" and sum(f".{k}".endswith(f".{label}") for k in keys) == 1:
-                break
-        found[key] = label
-    return found
-
-
-def id_of(values: Mapping[str, Any]) -> str:
-    """``target=clip,objective=flow``; other characters than letters, digits and ``._+-`` become ``-``."""
-    text = ",".join(f"{label}={_value_text(value)}" for label, value in values.items()) or "base"
-    if len(text) <= _MAX_ID:
-        return text
-    return f"{text[:_MAX_ID - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _value_text(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True)
-    safe = _UNSAFE.sub("-", text)
-    if isinstance(value, (dict, list)):
-        safe = safe.strip("-")  # braces; the sign of a number stays
-    if len(safe) <= _MAX_VALUE:
-        return safe
-    return f"{safe[:_MAX_VALUE - 9]}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def matching(
-    selection: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
-) -> bool:
-    """Whether a combination has the value, or one of the values, that a selection names for each of its keys."""
-    for key, wanted in selection.items():
-        allowed = wanted if isinstance(wanted, list) else [wanted]
-        value = values[labels.get(key, key)]
-        if not any(_same(value, one) for one in [*allowed, wanted]):
-            return False
-    return True
-
-
-def _same(a: Any, b: Any) -> bool:
-    return digest_of(a) == digest_of(b)
 
 
 def _keys(config: SweepConfig, source: Source) -> list[str]:
@@ -277,7 +228,7 @@ def _without_excluded(
     kept = combinations
     for i, selection in enumerate(config.exclude):
         place = f"{source.place('exclude', i)}: exclude"
-        wrong = _selection_problems(selection, combinations, labels)
+        wrong = selection_problems(selection, [c.values for c in combinations], labels)
         if wrong:
             problems += [f"{place}: {problem}" for problem in wrong]
         elif not any(matching(selection, c.values, labels) for c in combinations):
@@ -285,27 +236,6 @@ def _without_excluded(
         else:
             kept = [c for c in kept if not matching(selection, c.values, labels)]
     return kept
-
-
-def _selection_problems(
-    selection: Mapping[str, Any],
-    combinations: Sequence[_Combination],
-    labels: Mapping[str, str],
-) -> list[str]:
-    """Keys that do not vary, and values that no point has."""
-    problems = [] if selection else ["it names no key, so it would fit every point"]
-    known = [*labels.values(), *labels]
-    for key, wanted in selection.items():
-        label = labels.get(key, key)
-        if key not in known:
-            problems.append(f"unknown axis {shown(key)}.{suggest(key, known)}")
-            continue
-        values = list(_distinct(c.values[label] for c in combinations))
-        for one in wanted if isinstance(wanted, list) else [wanted]:
-            if not any(_same(one, value) or _same(wanted, value) for value in values):
-                texts = [json.dumps(v) if not isinstance(v, str) else v for v in values]
-                problems.append(f"{label} is never {shown(one)}.{suggest(str(one), texts)}")
-    return problems
 
 
 def _baseline(
@@ -319,7 +249,7 @@ def _baseline(
     if config.baseline is None:
         return None
     place = f"{source.place('baseline')}: baseline"
-    wrong = _selection_problems(config.baseline, combinations, labels)
+    wrong = selection_problems(config.baseline, [c.values for c in combinations], labels)
     problems += [f"{place}: {problem}" for problem in wrong]
     if wrong:
         return None
@@ -380,12 +310,3 @@ def _without_doubles(points: Sequence[GridPoint], problems: list[str]) -> list[G
         else:
             kept.append(point)
     return kept
-
-
-def _distinct(values: Iterator[Any]) -> Iterator[Any]:
-    seen = set()
-    for value in values:
-        digest = digest_of(value)
-        if digest not in seen:
-            seen.add(digest)
-            yield value

@@ -16,7 +16,8 @@ from evals.sweeps.folder import verdict
 from evals.sweeps.plan import SweepPlan, plan
 from evals.sweeps.point import main
 from evals.sweeps.runner import SweepRun, run_sweep
-from evals.sweeps.schema import Source, check_form
+from evals.sweeps.source import Source
+from evals.sweeps.sweepfile import check_form
 
 
 def _definition(**changes: Any) -> dict[str, Any]:

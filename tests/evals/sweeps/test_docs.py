@@ -9,7 +9,8 @@ import pytest
 
 from evals.errors import ConfigError
 from evals.sweeps.plan import plan_sweep
-from evals.sweeps.schema import Evaluate, SweepConfig, shipped
+from evals.sweeps.schema import Evaluate, SweepConfig
+from evals.sweeps.sweepfile import shipped
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "sweeps.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not part of a wheel")

@@ -14,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.errors import ConfigError
-from evals.sweeps.grid import Grid, expand, id_of, labels_of, matching
-from evals.sweeps.schema import Source, check_form
+from evals.sweeps.grid import Grid, expand
+from evals.sweeps.naming import id_of, labels_of
+from evals.sweeps.selection import matching
+from evals.sweeps.source import Source
+from evals.sweeps.sweepfile import check_form
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=6).filter(lambda n: n != "seed")
 VALUES = st.integers(-3, 3) | st.text("abc xyz/", min_size=1, max_size=4) | st.sampled_from([0.5, 1.5, True, None])

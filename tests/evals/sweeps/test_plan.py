@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evals.errors import ConfigError
-from evals.sweeps.plan import BYTES_PER_OUTPUT, SECONDS_PER_OUTPUT
+from evals.sweeps.planner import BYTES_PER_OUTPUT, SECONDS_PER_OUTPUT
 
 AXES = {"train.target": ["clip", "vae"], "train.objective": ["flow", "mse"], "train.schedule": ["sequential", "joint"]}
 
@@ -15,6 +15,15 @@ def test_impossible_combinations_are_left_out_with_the_reason(planned) -> None:
     assert len(made.points) == 12 and len(made.cells) == 6
     assert len(made.left_out) == 4 and all("target=vae,objective=mse" in point for point in made.left_out)
     assert all("squared error has nothing to aim at" in reason for reason in made.left_out.values())
+
+
+def test_training_and_evaluation_that_cannot_go_together_are_left_out_too(planned) -> None:
+    made = planned(axes={"train.objective": ["flow", "mse"], "run.generation.steps": [None, 8]})
+    assert [p.cell for p in made.points] == [
+        "objective=flow,steps=null", "objective=flow,steps=8", "objective=mse,steps=null",
+    ]  # fmt: skip
+    assert list(made.left_out.values()) == ["squared error predicts at once: it has no sampling steps"]
+    assert set(made.stages) == {stage for point in made.points for stage in point.stages}
 
 
 def test_stages_are_shared_where_settings_seed_and_parents_agree(planned) -> None:

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from evals.cli.config import command as config_command
 from evals.errors import ConfigError, InputError, UsageError
 from evals.sweeps.plan import plan_sweep
-from evals.sweeps.schema import SweepConfig, json_schema, load_sweep, shipped
+from evals.sweeps.schema import SweepConfig, json_schema
+from evals.sweeps.sweepfile import load_sweep, shipped
 
 GOOD = """\
 name: trial

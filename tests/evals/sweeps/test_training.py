@@ -12,7 +12,7 @@ from evals.errors import ConfigError
 from evals.sweeps import training
 from evals.sweeps.api import Compute, ImpossibleError
 from evals.sweeps.plan import plan_sweep
-from evals.sweeps.schema import shipped
+from evals.sweeps.sweepfile import shipped
 
 NAMES = (
     "ablation", "ablation-smoke", "guidance", "instruction", "mixture", "queries", "steps",
