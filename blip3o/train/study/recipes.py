@@ -149,16 +149,18 @@ class RecipeStudySettings:
 
 @dataclass(frozen=True)
 class RecipeBudget:
-    """Steps of the point, and operations of one step on all devices, target encoder included."""
+    """Steps of the point, and operations of one step on all devices: ``step_flops`` are matched between schedules,
+    ``encoder_flops`` are the target encoder's, which a cache saves after the first epoch and nobody learns from."""
 
     steps: int
     step_flops: float
+    encoder_flops: float
     images_per_step: int
 
     def hours(self, settings: RecipeStudySettings) -> float:
         """Of all devices together, at ``share`` of their peak."""
         speed = settings.peak_tflops * 1e12 * settings.share * settings.devices
-        return self.steps * self.step_flops / speed / 3600
+        return self.steps * (self.step_flops + self.encoder_flops) / speed / 3600
 
 
 def is_released(source: str) -> bool:
@@ -192,19 +194,19 @@ def recipe_budget(settings: RecipeStudySettings) -> RecipeBudget:
     whole = backbone_flops(text, prompt + settings.num_queries)
     head = (1 + BACKWARD) * _head_flops(settings, text["hidden_size"])
     frozen = whole + FROZEN_BACKWARD * (whole - backbone_flops(text, prompt)) + head
-    # of other target encoders nothing is known here; a cache of their features costs nothing in later epochs
+    # of other target encoders nothing is known here
     has_eva = settings.target == "clip" and settings.clip_encoder is None and is_released(settings.model)
     encoder = eva_flops(_Tower()) if has_eva else 0  # type: ignore[arg-type]
     images = own.batch * own.accumulation * settings.devices
-    sequential = images * (frozen + encoder)
+    sequential = images * frozen
     if settings.schedule == "sequential":
-        return RecipeBudget(own.steps, sequential, images)
+        return RecipeBudget(own.steps, sequential, images * encoder, images)
     words = backbone_flops(text, settings.prompt_tokens)
     words += 2 * settings.prompt_tokens * text["hidden_size"] * text["vocab_size"]
     talks = own.text_batch * own.accumulation * settings.devices * (1 + BACKWARD) * words
-    joint = images * ((1 + BACKWARD) * whole + head + encoder) + talks
+    joint = images * ((1 + BACKWARD) * whole + head) + talks
     steps = own.steps if settings.match == "samples" else max(round(own.steps * sequential / joint), 1)
-    return RecipeBudget(steps, joint, images)
+    return RecipeBudget(steps, joint, images * encoder, images)
 
 
 def _head_flops(settings: RecipeStudySettings, hidden: int) -> float:
