@@ -8,13 +8,14 @@ same word for word, and the paired difference of the headline figure. No differe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from evals import stats
-from evals.api import MetricValue, PairedMetric
+from evals.api import MetricValue, PairedMetric, ScoreRow
 from evals.comparison import Difference, Key, compare, metrics_of, read_scores
 from evals.errors import UsageError
 from evals.results import RunData, load
@@ -28,10 +29,10 @@ Verdict = Literal["identical", "kept", "lost", "gained", "undecided"]
 class KeptTask:
     """One task before and after.
 
-    ``shared``: answers with a score in both runs; ``same``: of those, equal word for word; ``better`` and ``worse``:
-    with a higher or lower score after. ``headline`` is the difference of the task's first figure, after minus before,
-    its ``p_holm`` corrected for all tasks and runs of the comparison. ``margin`` is in the figure's unit, and ``scale``
-    is that figure's whole range.
+    ``shared``: answers with a score in both runs; ``same``: of those, equal word for word (where likelihoods were
+    compared: with the same likeliest answer); ``better`` and ``worse``: with a higher or lower score after.
+    ``headline`` is the difference of the task's first figure, after minus before, its ``p_holm`` corrected for all
+    tasks and runs of the comparison. ``margin`` is in the figure's unit, and ``scale`` is that figure's whole range.
     """
 
     task: str
@@ -64,7 +65,7 @@ class After:
         """What it comes to."""
         if all(one.verdict == "identical" for one in self.tasks):
             answers = sum(one.shared for one in self.tasks)
-            return f"{self.name}: understanding is unchanged, all {answers:,} answers are the same word for word."
+            return f"{self.name}: understanding is unchanged, all {answers:,} answers are the same."
         parts = [
             f"{word} in {self.count(verdict)}"
             for verdict, word in (
@@ -166,8 +167,8 @@ def _task(before: RunData, after: RunData, margin: float) -> KeptTask:
     (found,) = compare([before, after]).against
     first, other = read_scores(before), read_scores(after)
     shared = [key for key in first if key in other]
-    texts, later = _texts(before), _texts(after)
-    same = sum(texts.get(key) == later.get(key) for key in shared)
+    said, later = _said(before, first), _said(after, other)
+    same = sum(said[key] == later[key] for key in shared)
     changes = [(other[k].score.value or 0.0) - (first[k].score.value or 0.0) for k in shared]
     metric = metrics_of(before)[0][0]
     terms = metric.terms(list(first.values())) if isinstance(metric, PairedMetric) else None
@@ -188,8 +189,26 @@ def _task(before: RunData, after: RunData, margin: float) -> KeptTask:
     )
 
 
-def _texts(run: RunData) -> dict[Key, Any]:
-    return {(row["sample_id"], row["image_index"]): row.get("text") for row in run.outputs()}
+def _said(run: RunData, scores: Mapping[Key, ScoreRow]) -> dict[Key, Any]:
+    """The text of each scored answer; where likelihoods were compared, the answer that was likeliest."""
+    found: dict[Key, Any] = {}
+    for row in run.outputs():
+        key = (row["sample_id"], row["image_index"])
+        if key in scores:
+            text = row.get("text")
+            found[key] = scores[key].score.answer if _is_likelihoods(text) else text
+    return found
+
+
+def _is_likelihoods(text: Any) -> bool:
+    """Whether an output is what ``evals.phases.answers`` stores of choices: ``[[-1.5, false], ...]``."""
+    if not isinstance(text, str) or not text.startswith("[["):
+        return False
+    try:
+        rows = json.loads(text)
+    except ValueError:
+        return False
+    return all(isinstance(row, list) and len(row) == 2 and isinstance(row[0], float) for row in rows)
 
 
 def _remarks(before: RunData, after: RunData) -> list[str]:
@@ -245,7 +264,7 @@ def legend(margin: float) -> Mapping[Verdict, str]:
     """What the verdicts mean."""
     share = f"{100 * margin:g} %"
     return {
-        "identical": "every answer is the same word for word",
+        "identical": "every answer is the same",
         "kept": f"the whole 95 % interval of the difference lies above a loss of {share} of the figure's range",
         "lost": "the figure is lower, beyond chance after Holm's correction",
         "gained": "the figure is higher, beyond chance after Holm's correction",

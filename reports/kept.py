@@ -81,7 +81,7 @@ def _charts(title: str, tasks: Sequence[KeptTask]) -> list[dict[str, Any]]:
     )
     return both_widths(
         lambda width_in: plots.difference_chart(
-            [task_title(one.task) for one in drawn],
+            [words(task_title(one.task)) for one in drawn],
             [share(one, one.headline.difference or 0.0) for one in drawn],
             [
                 None if one.headline.ci95 is None

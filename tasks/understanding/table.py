@@ -120,24 +120,24 @@ class Table:
 
 
 class _RowGroups:
-    """The picture column that was read last: rows are asked for in order."""
+    """The row group that was read last of each picture column: rows are asked for in order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._key: tuple[Path, int, str] | None = None
-        self._column: Any = None
+        self._read: dict[str, tuple[Path, int, Any]] = {}
 
     def get(self, path: Path, group: int, column: str) -> pa.Array:
         import pyarrow.parquet as pq
 
         with self._lock:
-            if self._key != (path, group, column):
+            known = self._read.get(column)
+            if known is None or known[:2] != (path, group):
                 file = pq.ParquetFile(path)
                 if column not in file.schema_arrow.names:
                     raise ValueError(f"{path}: there is no picture column {column!r}")
                 table = file.read_row_group(group, columns=[column])
-                self._key, self._column = (path, group, column), table[column].combine_chunks()
-            return self._column
+                known = self._read[column] = (path, group, table[column].combine_chunks())
+            return known[2]
 
 
 class Record(Mapping[str, Any]):

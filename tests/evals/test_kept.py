@@ -64,9 +64,27 @@ def verdicts(runs: Path, name: str, **settings: Any) -> dict[str, str]:
 
 def test_equal_answers_are_identical(runs: Path) -> None:
     found = kept(runs / "before", [runs / "sequential"])
-    assert found.after[0].sentence.endswith("answers are the same word for word.")
+    assert found.after[0].sentence.endswith("answers are the same.")
     assert {one.verdict for one in found.after[0].tasks} == {"identical"}
     assert all(one.same == one.shared and one.better == one.worse == 0 for one in found.after[0].tasks)
+
+
+def test_likelihoods_count_by_the_answer_that_is_likeliest(tmp_path: Path) -> None:
+    class Sure(DummyModel):
+        def __init__(self, sureness: float) -> None:
+            super().__init__()
+            self.sureness = sureness
+            self.identity = Identity("sure", "1", str(sureness), "stickers")
+
+        def log_likelihoods(self, requests: Sequence[AnswerRequest], continuations: Sequence[str]) -> list[float]:
+            return [-self.sureness * "ABCD".index(text) - 1.0 for text in continuations]
+
+    for name, sureness in (("before", 1.0), ("after", 1.5), ("other", -1.0)):
+        evals.evaluate(
+            find_task("mmmu_stickers_likelihood"), Sure(sureness), limit=12, output=tmp_path / name, **SILENT
+        )
+    found = kept(tmp_path / "before", [tmp_path / "after", tmp_path / "other"]).after
+    assert [one.tasks[0].same for one in found] == [12, 0]
 
 
 def test_other_words_with_equal_scores_are_kept(runs: Path) -> None:

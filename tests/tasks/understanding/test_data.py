@@ -205,6 +205,22 @@ def test_rows_of_several_row_groups_keep_their_pictures(tmp_path: Path) -> None:
     assert found == [Image.new("RGB", (1, 1), colors[i]).getpixel((0, 0)) for i in order]
 
 
+def test_a_row_group_is_read_once_for_each_column(
+    golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of MMMU with two pictures once read both columns of the whole group anew, row after row."""
+    samples = make("mmmu", golden / "understanding" / "mmmu_val.parquet").samples()
+    read, real = [], pq.ParquetFile.read_row_group
+
+    def counting(self: Any, group: int, columns: list[str]) -> Any:
+        read.append((group, *columns))
+        return real(self, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting)
+    assert sum(len(list(sample.images)) for sample in samples) > 20
+    assert len(read) == len(set(read))
+
+
 def test_the_digest_follows_the_content(tmp_path: Path) -> None:
     first = Mme(write(tmp_path / "a.parquet", mme_rows())).digest()
     assert Mme(write(tmp_path / "b.parquet", mme_rows())).digest() == first
