@@ -85,11 +85,12 @@ def build_part(kind: type[Part], values: Part | dict[str, Any] | None, name: str
     known = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown key {name}.{key}{_suggestion(key, known)}")
+            raise ConfigError(f"unknown key {name}.{key}{suggestion(key, known)}")
     return kind(**values)
 
 
-def _suggestion(key: str, known: list[str]) -> str:
+def suggestion(key: str, known: list[str]) -> str:
+    """What may have been meant by an unknown key, as the end of a message."""
     close = get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
 
@@ -168,7 +169,7 @@ class Blip3oConfig(PretrainedConfig):
         for key in kwargs:
             if key not in base and not key.startswith("_"):
                 raise ConfigError(
-                    f"unknown key {key} in the model configuration{_suggestion(key, known)}"
+                    f"unknown key {key} in the model configuration{suggestion(key, known)}"
                 )
         super().__init__(**kwargs)
 

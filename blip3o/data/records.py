@@ -65,8 +65,12 @@ class Reading:
 
     def caption(self, raw: RawRecord) -> CaptionRecord:
         """Raises: DataError if the picture or the caption is missing or damaged."""
+        return CaptionRecord(raw.key, self.picture(raw), self.text(raw))
+
+    def picture(self, raw: RawRecord) -> Image.Image:
+        """The picture alone; no caption is needed. Raises: DataError."""
         name, image = _first(raw, self.image_fields, "picture")
-        return CaptionRecord(raw.key, self._image(raw.key, name, image), self.text(raw))
+        return self._image(raw.key, name, image)
 
     def text(self, raw: RawRecord) -> str:
         """The caption alone; the picture is not decoded. Raises: DataError."""

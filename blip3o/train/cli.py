@@ -45,9 +45,9 @@ OPTIONAL_NANO_STAGES = ("autoencoder",)  # no part of what ships: run when asked
 @click.option(
     "--peak-tflops",
     type=click.FloatRange(min=0, min_open=True),
-    default=989.0,
-    show_default=True,
-    help="With --dry-run or --profile: peak of one device in TFLOP/s (989: H100 and H200 in bf16).",
+    default=None,
+    help="Peak of one device in TFLOP/s, whose share the log gives. Default: this device's, from its data sheet "
+    "(a CPU's is measured); with --dry-run 989, an H100's or H200's in bf16.",
 )
 @click.option(
     "--share",
@@ -60,12 +60,13 @@ OPTIONAL_NANO_STAGES = ("autoencoder",)  # no part of what ships: run when asked
 @click.option(
     "--profile",
     is_flag=True,
-    help="Wait for the GPU around every phase of a step and log the share of --peak-tflops that is reached.",
+    help="Wait for the GPU around every phase of a step, which makes the seconds of the phases true.",
 )
 @click.option(
     "--tracking-uri",
     default=None,
-    help="Curves go to this MLflow store, e.g. sqlite:///runs/mlflow.db. Default: none.",
+    help="Curves go to this MLflow store, e.g. sqlite:///runs/mlflow.db; a resumed run goes on with its own. "
+    "Default: none.",
 )
 @click.option(
     "--stage",
@@ -93,7 +94,7 @@ def train(
     overrides: tuple[str, ...],
     dry_run: bool,
     devices: int,
-    peak_tflops: float,
+    peak_tflops: float | None,
     share: float,
     as_json: bool,
     profile: bool,
@@ -102,7 +103,10 @@ def train(
     minutes: tuple[str, ...],
     threads: int | None,
 ) -> None:
-    """Train RECIPE: `nano` (the bundled model, from nothing), a recipe that ships, or a YAML file."""
+    """Train RECIPE: `nano` (the bundled model, from nothing), a recipe that ships, or a YAML file.
+
+    In a recipe, `evaluate:` scores the model and draws sample pictures on the way; see docs/training.md.
+    """
     import torch
 
     from blip3o.errors import Blip3oError
@@ -118,23 +122,26 @@ def train(
             return
         if stages or minutes:
             raise click.UsageError("--stage and --minutes belong to nano; use --set loop.max_minutes=N")
-        from blip3o.train.recipe import load_recipe
+        from blip3o.train.recipe import TrainRecipe, load_recipe
 
         settings = load_recipe(recipe, overrides)
         if dry_run:
             from blip3o.train.estimate import describe, estimate
 
-            found = estimate(settings, processes=devices, peak_tflops=peak_tflops, share=share)
+            if not isinstance(settings, TrainRecipe):
+                raise click.UsageError(f"--dry-run counts whole models, not the stage '{settings.stage}' of a part")
+            found = estimate(settings, processes=devices, peak_tflops=peak_tflops or 989.0, share=share)
             click.echo(json.dumps(found.to_dict()) if as_json else describe(found))
             return
         from blip3o.train.curves import mlflow_curves
         from blip3o.train.loop import Hooks
+        from blip3o.train.run_part import run_part
         from blip3o.train.run_recipe import run_recipe
 
-        with mlflow_curves(tracking_uri, folder.name) as log:
-            peak = peak_tflops if profile else None
-            hooks = Hooks(log=log, synchronize=profile, peak_tflops=peak)
-            click.echo(run_recipe(settings, folder, hooks))
+        with mlflow_curves(tracking_uri, folder.name, folder) as log:
+            hooks = Hooks(log=log, synchronize=profile, peak_tflops=peak_tflops)
+            run = run_recipe if isinstance(settings, TrainRecipe) else run_part
+            click.echo(run(settings, folder, hooks))  # type: ignore[operator]
     except Blip3oError as error:
         raise click.ClickException(str(error)) from error
 

@@ -17,15 +17,13 @@ import yaml
 
 from blip3o.config import build_part
 from blip3o.errors import ConfigError
+from blip3o.train.data_spec import DataSpec
 from blip3o.train.evaluation import EvaluateSpec
-from blip3o.train.loop import LoopConfig
+from blip3o.train.part_recipe import PARTS, PartRecipe
+from blip3o.train.schedule import LoopConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 StageKind = Literal["understanding", "generation", "joint", "instruction"]
-DataKind = Literal["captions", "reconstruction", "conversations"]
-Layout = Literal[
-    "webdataset", "jsonl", "json", "parquet", "journeydb", "huggingface", "stickers"
-]
 
 
 @dataclass(frozen=True)
@@ -44,22 +42,6 @@ STAGES: dict[str, StageSpec] = {
     "joint": StageSpec(("*",), 1.0, 1.0),
     "instruction": StageSpec(("queries.*", "{head}.*"), 1.0, 0.0),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSpec:
-    """One data set. ``paths``: files, globs or brace ranges (a folder for journeydb, a hub name or folder for
-    huggingface, ``level:rows:first`` for stickers); ``$NAME`` is taken from the environment. ``weight``: relative share
-    of the draws. ``kind``: pictures with captions; pictures alone, to be drawn again; conversations about pictures.
-    """
-
-    name: str
-    layout: Layout
-    paths: tuple[str, ...]
-    kind: DataKind = "captions"
-    weight: float = 1.0
-    root: str | None = None
-    split: str = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +93,6 @@ class TrainRecipe:
 
     def _problems(self) -> Any:
         """Every contradiction, so that they are mended in one go."""
-        if self.stage not in STAGES:
-            yield f"stage '{self.stage}' is unknown: one of {', '.join(STAGES)}"
-            return
         spec, kinds = self.spec, {data.kind for data in self.data}
         draws, talks = kinds & {"captions", "reconstruction"}, "conversations" in kinds
         if not self.data:
@@ -154,9 +133,10 @@ def named_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> TrainRecipe:
-    """A recipe by name or path, with ``a.b=value`` settings on top (``data.0.paths=[...]`` reaches into lists).
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> TrainRecipe | PartRecipe:
+    """The recipe of a model or of a part, by name or path.
 
+    ``overrides``: settings on top, as ``a.b=value`` (``data.0.paths=[...]`` reaches into lists).
     Raises: ConfigError for a file that is missing or no YAML, and unknown or contradictory settings.
     """
     path = RECIPES / f"{source}.yaml" if source in named_recipes() else Path(source)
@@ -175,8 +155,8 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> TrainRecipe:
     return recipe_from_dict(values, path.name)
 
 
-def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> TrainRecipe:
-    """Settings -> TrainRecipe. Raises: ConfigError naming unknown, missing or mistyped keys."""
+def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> TrainRecipe | PartRecipe:
+    """Settings -> recipe. Raises: ConfigError naming unknown, missing or mistyped keys."""
     values = dict(values)
     data = values.get("data", [])
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
@@ -189,7 +169,12 @@ def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Train
         if not isinstance(values["evaluate"], dict):
             raise ConfigError(f"{source}: evaluate must hold settings by name, such as every: and hook:")
         values["evaluate"] = _build(EvaluateSpec, values["evaluate"], f"{source}: evaluate")
-    return _build(TrainRecipe, values, source)
+    stage = values.get("stage")
+    if stage is not None and stage not in (*STAGES, *PARTS):
+        close = get_close_matches(str(stage), [*STAGES, *PARTS], n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"stage '{stage}' is unknown: one of {', '.join((*STAGES, *PARTS))}{hint}")
+    return _build(PartRecipe if stage in PARTS else TrainRecipe, values, source)
 
 
 def _build(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:

@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from blip3o.data.loader import LoaderConfig, RecordLoader, rearrange
+from blip3o.data.loader import LoaderConfig, RecordLoader
 from blip3o.data.mixture import Ingredient
-from blip3o.data.records import PLACEHOLDER, CaptionRecord, InstructionRecord, RawRecord, Reading
+from blip3o.data.records import PLACEHOLDER, InstructionRecord, RawRecord, Reading
 from blip3o.data.target_cache import cached_tensors
 from blip3o.errors import ConfigError, DataError
 from blip3o.inputs import InputBuilder, Patches
@@ -33,9 +31,11 @@ from blip3o.prompts import (
     text_mark,
     user_turn,
 )
+from blip3o.train.data_spec import DataKind
 from blip3o.train.edit_data import vision_block
+from blip3o.train.loaders import Loaders
 from blip3o.train.phases import phase
-from blip3o.train.recipe import DataKind, StageSpec
+from blip3o.train.recipe import StageSpec
 from blip3o.unified import Blip3oModel
 from blip3o.vision.preprocess import Preprocess
 
@@ -89,22 +89,24 @@ class Encoder:
             return self._conversation(self.reading.conversation(raw))
         cached = cached_tensors(raw)
         if cached is None or self.kind == "reconstruction":
-            encoded = self._picture(self.reading.caption(raw))
+            encoded = self._picture(raw)
             return encoded if cached is None else replace(encoded, target=None, cached=cached)
         ids = self.inputs.encode(self.prompts.generation(text_mark(0)), [self.reading.text(raw)])
         self._check(raw.key, ids)
         return Encoded(raw.key, ids, None, None, None, cached)
 
-    def _picture(self, record: CaptionRecord) -> Encoded:
-        shown: list[Image.Image] = []
-        text, pictures = record.caption, ""
+    def _picture(self, raw: RawRecord) -> Encoded:
         if self.kind == "reconstruction":
-            shown, text, pictures = [record.image], RECONSTRUCT, vision_block(1)
+            image, text, pictures = self.reading.picture(raw), RECONSTRUCT, vision_block(1)
+            shown = [image]
+        else:
+            record = self.reading.caption(raw)
+            image, text, pictures, shown = record.image, record.caption, "", []
         patches = self.inputs.patches(shown)
         ids = self.inputs.encode(self.prompts.generation(text_mark(0), pictures), [text])
         (ids,) = self.inputs.spread([ids], patches)
-        self._check(record.key, ids)
-        return Encoded(record.key, ids, None, self.preprocess([record.image])[0], patches)
+        self._check(raw.key, ids)
+        return Encoded(raw.key, ids, None, self.preprocess([image])[0], patches)
 
     def _conversation(self, record: InstructionRecord) -> Encoded:
         patches = self.inputs.patches(record.images)
@@ -196,15 +198,12 @@ class RecordsStage:
         self.name, self.model, self.spec, self.features_of = name, model, spec, features_of
         self.modules: Mapping[str, nn.Module] = {"model": model}
         self.blocks = transformer_blocks(model)
-        self._loaders = {"images": images, "texts": texts}
-        self._iterators: dict[str, Iterator[EncodedBatch]] = {}
+        self.loaders = Loaders(images=images, texts=texts)
+        self.data_state, self.load_data_state = self.loaders.state, self.loaders.load_state
 
     def batch(self, index: int) -> tuple[EncodedBatch, ...]:
         """The next batch of each kind; order comes from the loaders' positions, not from ``index``."""
-        for name, loader in self._loaders.items():
-            if loader is not None and name not in self._iterators:
-                self._iterators[name] = iter(loader)
-        return tuple(next(iterator) for iterator in self._iterators.values())
+        return self.loaders.next()
 
     def counts(self, batch: tuple[EncodedBatch, ...]) -> dict[str, float]:
         """Pictures, and tokens to predict."""
@@ -271,31 +270,6 @@ class RecordsStage:
         if part.patches is None:
             return {}
         return part.patches.tensors(device, self.model.dtype)
-
-    def data_state(self) -> dict[str, Any]:
-        """Positions of the loaders after the last batch."""
-        return {name: loader.state() for name, loader in self._loaders.items() if loader is not None}
-
-    def load_data_state(self, states: Sequence[Mapping[str, Any]], rank: int, world: int) -> None:
-        """Go on from saved positions, one a process; of another number of processes they are shared out anew."""
-        for name, loader in self._loaders.items():
-            if loader is None:
-                continue
-            own = [state[name] for state in states]
-            same = len(own) == world and len(own[rank]["readers"]) == loader.config.streams
-            state = own[rank] if same else rearrange(own, loader.ingredients, loader.config)
-            self._loaders[name] = RecordLoader(
-                loader.ingredients, loader.config, loader.collate, state
-            )
-
-    def tallies(self) -> dict[str, dict[str, Any]]:
-        """Records read and bad, by data set."""
-        return {
-            name: tally
-            for loader in self._loaders.values()
-            if loader is not None
-            for name, tally in loader.tallies().items()
-        }
 
 
 def transformer_blocks(model: nn.Module) -> list[nn.Module]:

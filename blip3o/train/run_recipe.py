@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from blip3o.data.loader import LoaderConfig
 from blip3o.data.mixture import Ingredient
-from blip3o.data.records import RawRecord, Reading
-from blip3o.data.sources import (
-    JsonLinesSource,
-    JsonSource,
-    ParquetSource,
-    Source,
-    TableSource,
-    WebDatasetSource,
-    journeydb,
-)
-from blip3o.data.sticker_table import StickerTable
-from blip3o.data.target_cache import CachedSource, fill_cache
-from blip3o.errors import ConfigError, DataError
+from blip3o.errors import ConfigError
 from blip3o.locate import find_folder
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.pipeline_base import TARGET_FOLDER
 from blip3o.storage import CONFIG_NAME, read_json, write_json
-from blip3o.train.checkpoint import digest
+from blip3o.train.data_spec import open_source
 from blip3o.train.distributed import Processes
 from blip3o.train.evaluation import Evaluator, find_hook
 from blip3o.train.hardware import peak_tflops
 from blip3o.train.loop import Hooks, fit
-from blip3o.train.recipe import DataSpec, TrainRecipe
-from blip3o.train.records_stage import Encoder, RecordsStage, collate, learn_only, make_loader
+from blip3o.train.recipe import TrainRecipe
+from blip3o.train.recipe_cache import TargetCache, make_encoder
+from blip3o.train.records_stage import RecordsStage, learn_only, make_loader
 from blip3o.vision.autoencoder import Autoencoder
 from blip3o.vision.targets import Target, autoencoder_target, load_target
 
@@ -80,7 +66,7 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
     fit(stage, loop, output / "train", hooks, processes, lasting_settings(recipe))
     folder = output / "model"
     complete = whole()
-    tallies = processes.gather(stage.tallies())
+    tallies = processes.gather(stage.loaders.tallies())
     if complete is not None:
         if target is not None and not isinstance(complete.decoder, Autoencoder):
             complete.target_encoder = target
@@ -241,143 +227,3 @@ def make_stage(
     }
     features: nn.Module | None = target
     return RecordsStage(recipe.stage, pipeline.model, recipe.spec, features, **loaders)
-
-
-def make_encoder(
-    recipe: TrainRecipe, data: DataSpec, pipeline: Blip3oPipeline, target: Target | None
-) -> Encoder:
-    """What turns raw records of a data set into numbers."""
-    return Encoder(
-        data.kind,
-        Reading(root=_root(data)),
-        pipeline.inputs,
-        pipeline.prompts,
-        target.preprocess if target is not None else None,
-        recipe.max_length,
-        pipeline.model.config.num_queries + 1,
-    )
-
-
-class TargetCache:
-    """The cache of a recipe: target features, and query states where neither backbone nor queries learn."""
-
-    def __init__(self, recipe: TrainRecipe, pipeline: Blip3oPipeline, target: Target | None) -> None:
-        if target is None or recipe.cache is None:
-            raise ConfigError(f"cache: stage '{recipe.stage}' has no target features to keep")
-        self.recipe, self.pipeline, self.target = recipe, pipeline, target
-        self.folder = Path(recipe.cache)
-        parts = dict(target.named_parameters()) | dict(target.named_buffers())
-        model = pipeline.model
-        conditioning = [*model.backbone.parameters(), *model.queries.parameters()]
-        self.has_conditions = not any(p.requires_grad for p in conditioning)
-        # prompts decide the query states; pictures alone decide the features
-        if self.has_conditions:
-            parts |= {f"model.{k}": v for k, v in model.named_parameters() if not k.startswith(model.network_name)}
-        self.settings = {
-            "weights": digest(parts),
-            "preprocess": target.preprocess.to_dict(),
-            "pooling": target.pooling,
-            "prompts": pipeline.prompts.to_dict() if self.has_conditions else None,
-            "tokenizer": pipeline.tokenizer.get_vocab() if self.has_conditions else None,
-        }
-
-    def key(self, data: DataSpec) -> str:
-        settings = {**self.settings, "kind": data.kind}
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    def source(self, data: DataSpec, source: Source) -> CachedSource:
-        return CachedSource(source, self.folder, self.key(data))
-
-    def fill(self, processes: Processes) -> None:
-        """Every picture data set; processes take shards in turn."""
-        for data in self.recipe.data:
-            if data.kind == "conversations":
-                continue
-            encoder = make_encoder(self.recipe, data, self.pipeline, self.target)
-            source = _EveryNth(open_source(data), processes.rank, processes.world_size)
-            made = partial(self._make, encoder)
-            for shard in fill_cache(self.folder, source, self.key(data), made):
-                logger.info("cache of '%s': %s", data.name, shard)
-        processes.barrier()
-
-    @torch.no_grad()
-    def _make(self, encoder: Encoder, records: Sequence[RawRecord]) -> list[dict[str, Tensor] | str]:
-        rows: list[Any] = []
-        for record in records:
-            try:
-                rows.append(encoder(record))
-            except DataError as error:
-                rows.append(str(error))
-        good = [row for row in rows if not isinstance(row, str)]
-        if not good:
-            return rows
-        batch = collate(good, self.pipeline.inputs.pad_id)
-        parameter = next(self.target.parameters())
-        assert batch.target is not None
-        features = self.target(batch.target.to(parameter.device, parameter.dtype))
-        tensors = {"features": features.to(torch.bfloat16).cpu()}
-        if self.has_conditions:
-            model = self.pipeline.model
-            device = next(model.parameters()).device
-            shown = batch.patches.tensors(device, model.dtype) if batch.patches is not None else {}
-            condition = model.encode_condition(
-                batch.input_ids.to(device), batch.attention_mask.to(device), **shown
-            )
-            tensors["condition"] = condition.to(torch.bfloat16).cpu()
-        made = iter({k: v[i] for k, v in tensors.items()} for i in range(len(good)))
-        return [row if isinstance(row, str) else next(made) for row in rows]
-
-
-@dataclass
-class _EveryNth:
-    """The shards of one process."""
-
-    source: Source
-    first: int
-    step: int
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    def shards(self) -> list[str]:
-        return self.source.shards()[self.first :: self.step]
-
-    def read(self, shard: str, start: int = 0) -> Iterator[RawRecord]:
-        return self.source.read(shard, start)
-
-
-def open_source(data: DataSpec) -> Source:
-    """The source of a data set; nothing is read yet but lists of files."""
-    paths: Sequence[str] = data.paths
-    if data.layout == "webdataset":
-        return WebDatasetSource(paths, data.name)
-    if data.layout == "jsonl":
-        return JsonLinesSource(paths, data.name)
-    if data.layout == "json":
-        return JsonSource(paths, data.name)
-    if data.layout == "parquet":
-        return ParquetSource(paths, data.name)
-    if data.layout == "journeydb":
-        source = journeydb(paths[0], data.split)
-        source.name = data.name
-        return source
-    if data.layout == "stickers":
-        return TableSource(StickerTable.parse(paths[0], data.split, data.kind), data.name)
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError(
-            f"data set '{data.name}' needs the package datasets: pip install 'blip3o-eval[understanding]'"
-        ) from None
-    folder = Path(paths[0])
-    table = datasets.load_from_disk(str(folder)) if (folder / "state.json").is_file() else (
-        datasets.load_dataset(paths[0], split=data.split)
-    )
-    return TableSource(table, data.name)
-
-
-def _root(data: DataSpec) -> Path | None:
-    if data.root is not None:
-        return Path(data.root)
-    return Path(data.paths[0]) / data.split / "imgs" if data.layout == "journeydb" else None

@@ -287,6 +287,15 @@ def test_released_recipes_hold_the_released_settings_and_are_estimated(monkeypat
     assert pretrain.loop.lr == sft.loop.lr == 1e-4 and pretrain.loop.clip_norm == 1.0
     assert pretrain.loop.min_lr_ratio == 0.1 and sft.loop.min_lr_ratio == 0.0
     assert pretrain.max_length == 512 and pretrain.fresh_head and not sft.fresh_head
+    for name in names:
+        recipe, is_pretraining = load_recipe(name), name.endswith("pretrain")
+        loop = recipe.loop
+        assert (recipe.batch_size, recipe.max_length, loop.accumulation, loop.seed) == (16, 512, 1, 42)
+        assert (loop.betas, loop.weight_decay, loop.schedule, loop.clip_norm) == ((0.9, 0.999), 0.0, "cosine", 1.0)
+        assert loop.warmup_steps == 0.003 * loop.steps and loop.steps == (150_000 if is_pretraining else 10_000)
+        assert loop.lr == 1e-4 and loop.lr * loop.min_lr_ratio == (1e-5 if is_pretraining else 0.0)
+        assert loop.bf16 and recipe.activation_checkpointing and loop.ema_decay == 0.0
+        assert recipe.spec.learns == ("queries.*", "{head}.*")
     found = estimate(pretrain, processes=32)
     assert found.samples == 150_000 * 512
     assert found.learned == pytest.approx(1.36e9, rel=0.01)

@@ -1,0 +1,77 @@
+"""A data set of a recipe: what it says, and the source that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from blip3o.data.sources import (
+    JsonLinesSource,
+    JsonSource,
+    ParquetSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+    journeydb,
+)
+from blip3o.data.sticker_table import StickerTable
+from blip3o.errors import ConfigError
+
+DataKind = Literal["captions", "reconstruction", "conversations"]
+Layout = Literal[
+    "webdataset", "jsonl", "json", "parquet", "journeydb", "huggingface", "stickers"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """One data set. ``paths``: files, globs or brace ranges (a folder for journeydb, a hub name or folder for
+    huggingface, ``level:rows:first`` for stickers); ``$NAME`` is taken from the environment. ``weight``: relative share
+    of the draws. ``kind``: pictures with captions; pictures alone, to be drawn again; conversations about pictures.
+    """
+
+    name: str
+    layout: Layout
+    paths: tuple[str, ...]
+    kind: DataKind = "captions"
+    weight: float = 1.0
+    root: str | None = None
+    split: str = "train"
+
+
+def open_source(data: DataSpec) -> Source:
+    """The source of a data set; nothing is read yet but lists of files."""
+    paths: Sequence[str] = data.paths
+    if data.layout == "webdataset":
+        return WebDatasetSource(paths, data.name)
+    if data.layout == "jsonl":
+        return JsonLinesSource(paths, data.name)
+    if data.layout == "json":
+        return JsonSource(paths, data.name)
+    if data.layout == "parquet":
+        return ParquetSource(paths, data.name)
+    if data.layout == "journeydb":
+        source = journeydb(paths[0], data.split)
+        source.name = data.name
+        return source
+    if data.layout == "stickers":
+        return TableSource(StickerTable.parse(paths[0], data.split, data.kind), data.name)
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(
+            f"data set '{data.name}' needs the package datasets: pip install 'blip3o-eval[understanding]'"
+        ) from None
+    folder = Path(paths[0])
+    table = datasets.load_from_disk(str(folder)) if (folder / "state.json").is_file() else (
+        datasets.load_dataset(paths[0], split=data.split)
+    )
+    return TableSource(table, data.name)
+
+
+def picture_root(data: DataSpec) -> Path | None:
+    if data.root is not None:
+        return Path(data.root)
+    return Path(data.paths[0]) / data.split / "imgs" if data.layout == "journeydb" else None
