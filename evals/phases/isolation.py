@@ -59,8 +59,8 @@ class Worker:
         self._pid: int | None = None
         self._connection: Connection | None = None
 
-    def start(self) -> None:
-        """Fork and build the network. Raises what ``load`` raises."""
+    def start(self) -> Any:
+        """Fork and build the network. Returns what ``load`` returns, and raises what it raises."""
         ours, theirs = Pipe()
         parent = os.getpid()
         sys.stdout.flush()
@@ -77,7 +77,7 @@ class Worker:
                 os._exit(0)
         theirs.close()
         self._pid, self._connection = pid, ours
-        self._answer(None, "while the model was loaded")
+        return self._answer(None, "while the model was loaded")
 
     def __call__(self, items: Sequence[Any]) -> Sequence[Any]:
         """The results. Raises HangError, WorkerDiedError, or what the call raised."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evals.errors import ConfigError
 from evals.processes import kill_marked
-from evals.sweeps.api import Job, JobStatus, Resources
+from evals.sweeps.api import JobStatus, Resources
 from evals.sweeps.executors import machine
 from evals.sweeps.executors.base import ExecutorError, status_of
 from evals.sweeps.executors.files import (
@@ -44,7 +44,7 @@ class LocalPool:
                 f"executor.total_gpus = {settings.total_gpus}, this machine shows {len(self._gpus)}: "
                 "lower it, or look at CUDA_VISIBLE_DEVICES and nvidia-smi"
             )
-        self.capacity = Resources(
+        self.capacity: Resources | None = Resources(
             settings.total_cores or machine.cores(),
             len(self._gpus),
             settings.total_memory_gb or machine.memory_gb(),
@@ -108,7 +108,7 @@ class LocalPool:
         self._jobs.append(job)
         return job
 
-    def submit_all(self, folders: Sequence[Path], resources: Resources) -> list[Job]:
+    def submit_all(self, folders: Sequence[Path], resources: Resources) -> list[LocalJob]:
         return [self.submit(folder, resources) for folder in folders]
 
     def attach(self, folder: Path) -> None:

@@ -25,6 +25,10 @@ def errors_of(root: Path) -> dict[tuple[str, int], str]:
     return {(r["sample_id"], r["image_index"]): r["error"] for r in rows if r["status"] == "error"}
 
 
+def devices_of(root: Path) -> list[str]:
+    return [session.get("device") for session in load(root).manifest["sessions"]]
+
+
 def check_the_others_are_unharmed(root: Path, whole: Path, failed: set) -> None:
     assert failed
     good = {(r["sample_id"], r["image_index"]): r for r in load(whole).scores()}
@@ -93,7 +97,11 @@ def test_a_judge_that_kills_the_process_is_isolated_on_the_third_start(
 
 
 def test_isolated_or_not_the_results_are_the_same(evaluate, tmp_path: Path, whole: Path) -> None:
-    assert comparable(evaluate(tmp_path / "run", sample_timeout_s=60).root) == comparable(whole)
+    apart = evaluate(tmp_path / "run", sample_timeout_s=60)
+    assert comparable(apart.root) == comparable(whole)
+    # Once the device that the child's network was on got lost on the way.
+    assert devices_of(apart.root) == devices_of(whole)
+    assert None not in devices_of(apart.root)
 
 
 def test_a_run_that_others_kill_is_isolated_too_and_stays_equal(
