@@ -19,6 +19,7 @@ METHODS = {
     "t": "cluster-robust Student interval",
     "t+2": "Student interval with two added observations",
     "jackknife": "jackknife: the prompts in ten parts, each left out in turn",
+    "centred bootstrap": "bootstrap over prompts, laid around the value",
     "disjoint parts": "Student interval over ten disjoint parts of the prompts",
 }
 

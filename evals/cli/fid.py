@@ -36,20 +36,28 @@ def command() -> None:
 @click.argument("pictures", type=click.Path(path_type=Path))
 @click.argument("reference", type=click.Path(path_type=Path))
 @_options
+@click.option("--bootstrap", type=click.IntRange(min=100), metavar="N", help="Intervals of the distances from N draws of the pictures with replacement; slow for many pictures.  [default: jackknife and disjoint parts]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 # fmt: on
-def score(pictures: Path, reference: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def score(
+    pictures: Path, reference: Path, bootstrap: int | None, as_json: bool, quiet: bool, **options: Any
+) -> None:
     """Distances of the folder PICTURES to REFERENCE, a folder or a statistics file."""
     from dataclasses import asdict
 
-    from evals.metrics.set_figures import all_figures
+    from evals.errors import UsageError
+    from evals.metrics.set_figures import MAX_REFERENCE, all_figures
     from evals.pictures.sets import picture_set, reference_of
     from evals.results import metric_to_json
 
     judge = _judge(options)
     other = reference_of(reference, judge, quiet)
     found = picture_set(pictures, judge, quiet)
-    figures = all_figures(found, other)
+    if bootstrap and found.n > MAX_REFERENCE:
+        raise UsageError(
+            f"--bootstrap is for small sets, up to {MAX_REFERENCE:,} pictures; {pictures} holds {found.n:,}: leave it out"
+        )
+    figures = all_figures(found, other, bootstrap or 0)
     if as_json:
         record = {
             "recipe": asdict(judge.recipe),

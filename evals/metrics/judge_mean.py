@@ -15,7 +15,8 @@ NETWORK, IS_CUT = "encoder", "is_cut"
 class JudgeMean:
     """``<name>-<network>``: ``scale`` times the mean value, with an interval over prompts.
 
-    ``group``: only scores of that group, as ``<name>-<network>:<group>``. A note says how many prompts were cut.
+    ``group``: only scores of that group; such a metric is named ``<name>:<group>``, and its figure
+    ``<name>-<network>:<group>``. A note says how many prompts were cut.
     """
 
     name: str
@@ -42,17 +43,17 @@ class JudgeMean:
         from evals import stats
 
         mine, terms = self._mine(rows), self.terms(rows)
-        tail = "" if self.group is None else f":{self.group}"
+        stem, colon, group = self.name.partition(":")
         if terms is None:
             note = "nothing was scored"
-            return MetricValue(f"{self.name}{tail}", None, 0, len(mine), None, self.unit, clusters=0, note=note)
+            return MetricValue(self.name, None, 0, len(mine), None, self.unit, clusters=0, note=note)
         scored = [row for row in mine if row.score.value is not None]
         estimate = stats.mean(terms.values, terms.clusters, bounded=True)
         cut = len({row.sample_id for row in scored if row.score.details.get(IS_CUT)})
         network = scored[0].score.details.get(NETWORK, "unknown")
         ci = estimate.ci
         return MetricValue(
-            f"{self.name}-{network}{tail}",
+            f"{stem}-{network}{colon}{group}",
             self.scale * estimate.value,
             estimate.n,
             len(mine) - len(scored),

@@ -11,6 +11,8 @@ kid                mean over 100 seeded subsets, as torch-fidelity. Interval: th
 is                 mean over ten parts; interval: the spread over them.
 precision          share of pictures within the reference's manifold; interval over prompts (`evals.stats`).
 recall             share of the reference within the pictures' manifold; none: both sets would have to vary.
+fd, kid, bootstrap on demand, as for small sets: prompts drawn with replacement, percentiles around the value. Drawing
+                   pictures twice moves both distances upwards, so the draws' own mean is put in place of it.
 =================  =========================================================================================
 
 Names say the features, and the resize where it is not the default: `fid-clean`, `fid-legacy`, `kid-clean` for
@@ -63,12 +65,17 @@ def name_of(figure: str, recipe: Recipe) -> str:
     return f"{figure}-{recipe.features}" + ("-legacy" if recipe.resize == "legacy" else "")
 
 
-def frechet_figure(found: PictureSet, reference: Statistics, with_interval: bool = True) -> MetricValue:
-    """The Frechet distance of the set to the reference."""
+def frechet_figure(
+    found: PictureSet, reference: Statistics, with_interval: bool = True, draws: int = 0
+) -> MetricValue:
+    """The Frechet distance of the set to the reference; ``draws``: of a bootstrap, 0 for the jackknife."""
 
     def compute() -> tuple[float, tuple[float, float] | None]:
         frechet, whole = Frechet(reference.gaussian), _moments(found.features)
         value = frechet.distance(whole.compute())
+        if draws:
+            ci = _bootstrap(found, value, draws, lambda r: frechet.distance(_moments(found.features[r]).compute()))
+            return value, ci and (max(0.0, ci[0]), ci[1])
         if not with_interval or found.n_clusters < 2 * PARTS:
             return value, None
         left = []
@@ -86,19 +93,29 @@ def frechet_figure(found: PictureSet, reference: Statistics, with_interval: bool
         if few
         else None
     )
-    return _figure("fd", "distance", False, found, reference, compute, "jackknife", note)
+    method = "centred bootstrap" if draws else "jackknife"
+    return _figure("fd", "distance", False, found, reference, compute, method, note)
 
 
-def kernel_figure(found: PictureSet, reference: Statistics) -> MetricValue:
-    """The kernel distance of the set to the reference."""
+def kernel_figure(found: PictureSet, reference: Statistics, draws: int = 0) -> MetricValue:
+    """The kernel distance of the set to the reference; ``draws``: of a bootstrap, 0 for disjoint parts."""
 
     def compute() -> tuple[float, tuple[float, float] | None]:
         value = kernel.kernel_distance(found.features, reference.features)
+        if draws:
+            other = _some(reference.features)
+            # The reference's own term is the same in every draw.
+            return value, _bootstrap(
+                found,
+                value,
+                draws,
+                lambda rows: kernel.within(found.features[rows])
+                - 2 * float(kernel.kernel(found.features[rows], other).mean()),
+            )
         parts = [found.features[rows] for rows in _parts(found)]
         if found.n_clusters < 2 * PARTS or min(map(len, parts)) < 2:
             return value, None
-        order = np.random.RandomState(_SEED).permutation(reference.n)[:MAX_REFERENCE]
-        other = reference.features[np.sort(order)]
+        other = _some(reference.features)
         # The reference's own term is the same for all parts, so it does not spread.
         found_by_part = [
             kernel.within(part) - 2 * float(kernel.kernel(part, other).mean()) for part in parts
@@ -106,7 +123,8 @@ def kernel_figure(found: PictureSet, reference: Statistics) -> MetricValue:
         half = _T9 * float(np.std(found_by_part, ddof=1)) / np.sqrt(PARTS)
         return value, (value - half, value + half)
 
-    return _figure("kid", "distance", False, found, reference, compute, "disjoint parts", None)
+    method = "centred bootstrap" if draws else "disjoint parts"
+    return _figure("kid", "distance", False, found, reference, compute, method, None)
 
 
 def inception_score_figure(found: PictureSet, reference: Statistics) -> MetricValue | None:
@@ -150,12 +168,12 @@ def recall_figure(found: PictureSet, reference: Statistics) -> MetricValue:
     return _figure("recall", "fraction", True, found, reference, compute, "none", None)
 
 
-def all_figures(found: PictureSet, reference: Statistics) -> list[MetricValue]:
-    """Every figure the features allow, headline first."""
+def all_figures(found: PictureSet, reference: Statistics, draws: int = 0) -> list[MetricValue]:
+    """Every figure the features allow, headline first; with ``draws`` the distances' intervals are a bootstrap's."""
     within = manifold.is_within(found.features, reference.features, reference.radii)
     figures = [
-        frechet_figure(found, reference),
-        kernel_figure(found, reference),
+        frechet_figure(found, reference, draws=draws),
+        kernel_figure(found, reference, draws),
         inception_score_figure(found, reference),
         precision_figure(found, reference, within),
         recall_figure(found, reference),
@@ -191,6 +209,35 @@ def _figure(
         method if ci is not None else "none",
         note,
     )
+
+
+def _some(features: np.ndarray) -> np.ndarray:
+    """At most 5,000 of them, by seed."""
+    order = np.random.RandomState(_SEED).permutation(len(features))[:MAX_REFERENCE]
+    return features[np.sort(order)]
+
+
+def _bootstrap(
+    found: PictureSet, value: float, draws: int, distance: Callable[[np.ndarray], float]
+) -> tuple[float, float] | None:
+    """95 % interval from ``draws`` of the prompts with replacement; None with fewer than two prompts.
+
+    The draws' deviations from their own mean are laid around the value: a set with repeats lies farther from
+    everything than one without, by about the same in every draw.
+    """
+    names, codes = np.unique(found.clusters, return_inverse=True)
+    if len(names) < 2:
+        return None
+    rows_of = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    random = np.random.RandomState(_SEED)
+    drawn = np.array(
+        [
+            distance(np.concatenate([rows_of[i] for i in random.randint(len(names), size=len(names))]))
+            for _ in range(draws)
+        ]
+    )
+    low, high = np.percentile(drawn - drawn.mean(), [2.5, 97.5])
+    return value + float(low), value + float(high)
 
 
 def _parts(found: PictureSet) -> list[np.ndarray]:

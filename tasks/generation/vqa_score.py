@@ -58,4 +58,4 @@ class VqaScoreTask(CaptionTask):
         from evals.metrics.vqa_score import VqaScore
 
         groups = self.groups if self.has_data and len(self.groups) > 1 else ()
-        return [VqaScore(), *(VqaScore(group=group) for group in groups)]
+        return [VqaScore(), *(VqaScore(f"vqascore:{group}", group=group) for group in groups)]

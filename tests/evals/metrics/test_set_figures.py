@@ -69,6 +69,21 @@ def test_intervals_cover_the_expected_value_about_as_often_as_they_say(figure):
     assert covered >= 0.9
 
 
+@pytest.mark.parametrize("figure", [frechet_figure, kernel_figure])
+def test_the_bootstrap_covers_as_often_and_lies_around_the_value(figure):
+    """Percentiles of the draws themselves would lie above the value: repeats move a set away."""
+    other = reference(200)
+    found = [figure(pictures(60, seed=s + 10, shift=0.3), other, draws=100) for s in range(40)]
+    expected = np.mean([f.value for f in found])
+    assert np.mean([f.ci95[0] <= expected <= f.ci95[1] for f in found]) >= 0.85  # 40 sets: two sd below 0.95 is 0.88
+    assert all(f.ci95[0] < f.value < f.ci95[1] and f.method == "centred bootstrap" for f in found)
+    once = figure(pictures(100, shift=0.3), other, draws=100)
+    assert once.ci95 == figure(pictures(100, shift=0.3), other, draws=100).ci95
+    four = PictureSet(np.repeat(pictures(100, shift=0.3).features, 4, axis=0), np.repeat(np.arange(100), 4))
+    width = np.diff(figure(four, other, draws=100).ci95)[0]
+    assert width == pytest.approx(np.diff(once.ci95)[0], rel=0.5)  # prompts are drawn, not pictures
+
+
 def test_intervals_keep_the_pictures_of_a_prompt_together():
     """Four copies of each picture say no more than one."""
     other, one = reference(), pictures(100, shift=0.3)

@@ -148,6 +148,9 @@ def test_the_command_scores_folders_and_refuses_other_recipes(caption_list, tmp_
     assert file.exists()
     other = CliRunner().invoke(main, [*base[:3], str(file), *base[4:], "--resize", "legacy"])
     assert other.exit_code == 2 and "was made by another recipe" in other.output
+    drawn = CliRunner().invoke(main, [*base, "--json", "--bootstrap", "100"])
+    kid = json.loads(drawn.stdout)["metrics"]["kid-stickers"]
+    assert kid["method"] == "centred bootstrap" and kid["value"] == record["metrics"]["kid-stickers"]["value"]
     table = CliRunner().invoke(main, base)
     assert "30 pictures against 12 of images (recipe" in table.output and "biased upwards" in table.output
 

@@ -59,6 +59,8 @@ def test_a_run_has_a_figure_for_each_group(data, tmp_path):
     figures = made.results["metrics"]
     assert list(figures) == ["vqascore-dummy", "vqascore-dummy:basic", "vqascore-dummy:advanced"]
     assert figures["vqascore-dummy"]["value"] == pytest.approx(np.mean([row["value"] for row in rows]))
+    metrics = VqaScoreTask(str(data)).metrics()
+    assert [m.name for m in metrics] == ["vqascore", "vqascore:basic", "vqascore:advanced"]  # for `compare`
     assert figures["vqascore-dummy:basic"]["n"] == 3 and figures["vqascore-dummy:advanced"]["n"] == 1
     assert rows[3]["details"]["question"] == QUESTION.replace("{prompt}", 'a sign that says "stop"')
 
