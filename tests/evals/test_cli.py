@@ -57,7 +57,7 @@ def test_resuming_a_finished_run_imports_nothing_heavy(tmp_path: Path) -> None:
     [
         (["runn"], "No such command 'runn'. Did you mean: run?"),
         (["list", "taks"], "Did you mean: tasks?"),
-        (["run", "--task", "genval"], "Unknown task 'genval'. Did you mean: geneval?"),
+        (["run", "--task", "genval"], "Unknown task 'genval'. Did you mean: geneval, geneval_long?"),
         (
             ["run", "--task", "geneval", "--model", "nanoo"],
             "Unknown model 'nanoo'. Did you mean: nano?",

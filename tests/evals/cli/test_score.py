@@ -285,5 +285,5 @@ def test_options_of_a_folder_beside_recorded_inputs_are_refused(tmp_path: Path) 
 
 def test_an_unknown_task_is_refused_with_a_suggestion() -> None:
     assert complaint("--task", "genval", "--detections", "a") == (
-        "Unknown task 'genval'. Did you mean: geneval?"
+        "Unknown task 'genval'. Did you mean: geneval, geneval_long?"
     )
