@@ -322,7 +322,8 @@ def metrics_of(run: RunData, task: Task | None = None) -> tuple[Sequence[Metric]
         if task is None:
             from evals.plugins.lookup import find_task
 
-            task = find_task(recorded["name"])
+            # Tasks of lmms-eval have their figures from their data.
+            task = find_task(recorded["name"], run.manifest["config"].get("data"))
         if task.version == recorded["version"]:
             return task.metrics(), []
         reason = f"installed is version {task.version} of the task, the runs were scored by {recorded['version']}"

@@ -240,6 +240,8 @@ def _resampled(made: MetricValue, found: Sequence[tuple[str, Any]], call: Aggreg
     values = sorted(v for v in values if math.isfinite(v))
     if len(values) < count:
         return replace(made, note="no interval: the aggregation gives no number on resampled documents")
+    if values[0] == values[-1]:
+        return replace(made, note="no interval: all resampled documents give the same number")
     import numpy as np
 
     from evals.stats.clusters import expanded_percentiles
