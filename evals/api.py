@@ -342,7 +342,7 @@ class Observer(Model, Protocol):
 
 @runtime_checkable
 class Answerer(Model, Protocol):
-    """Answers in text."""
+    """Answers in text. ``answer_batch_size``, if it has one, is what "auto" becomes for answers."""
 
     def answer(self, requests: Sequence[AnswerRequest]) -> Sequence[Any]:
         """One text per request, in order; an Exception object in place of one that failed."""

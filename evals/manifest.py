@@ -48,7 +48,7 @@ def new_manifest(
         "config": configs.public_config(config),
         "fingerprint": fingerprint,
         "config_sha256": sha256_of(fingerprint),
-        "auto": resolved_batch_sizes(config, model, judge),
+        "auto": resolved_batch_sizes(config, task, model, judge),
         "task": {
             "name": task.name,
             "version": task.version,
@@ -82,10 +82,18 @@ def new_manifest(
     }
 
 
-def resolved_batch_sizes(config: RunConfig, model: Model, judge: Judge | None) -> dict[str, int]:
+def auto_batch_size(task: Task, model: Model) -> int:
+    """Outputs per call when nobody says: the model's ``answer_batch_size`` for answers, if it has one."""
+    own = model.identity.batch_size
+    return int(getattr(model, "answer_batch_size", own)) if task.kind == "understanding" else own
+
+
+def resolved_batch_sizes(
+    config: RunConfig, task: Task, model: Model, judge: Judge | None
+) -> dict[str, int]:
     """What "auto" becomes; recorded once, so that a resumed run cuts the same batches."""
     wanted = config.batch_size
-    sizes = {"batch_size": model.identity.batch_size if wanted == "auto" else int(wanted)}
+    sizes = {"batch_size": auto_batch_size(task, model) if wanted == "auto" else int(wanted)}
     wanted = config.judge.batch_size
     default = judge.identity.batch_size if judge else _JUDGE_BATCH_SIZE
     sizes["judge.batch_size"] = default if wanted == "auto" else int(wanted)

@@ -104,6 +104,8 @@ class Blip3oAdapter:
     """
 
     takes_images = True
+    # A call reads each picture once for all of its questions and cuts them by the free memory.
+    answer_batch_size = 64
 
     def __init__(self, folder: Path | None, name: str, options: ModelOptions) -> None:
         self.folder, self.name, self.options = folder, name, options

@@ -62,6 +62,7 @@ def settings_of(
 
 
 def _add_presets(found: dict[str, Setting], config: RunConfig) -> list[str]:
+    from evals.manifest import auto_batch_size
     from evals.plugins.lookup import find_judge, find_model, find_task
 
     def fill(key: str, value: Any, origin: str) -> None:
@@ -82,7 +83,7 @@ def _add_presets(found: dict[str, Setting], config: RunConfig) -> list[str]:
     settings, origin = model.identity.settings, f"preset {model.identity.name}"
     for key, names in _OF_MODEL.items():
         fill(key, next((settings[n] for n in names if settings.get(n) is not None), None), origin)
-    becomes("batch_size", model.identity.batch_size, origin)
+    becomes("batch_size", auto_batch_size(task, model), origin)
     try:
         judge = find_judge(config, task, model)
     except (MissingRequirementError, ModelError) as error:

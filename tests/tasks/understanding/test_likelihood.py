@@ -99,6 +99,7 @@ def test_blip3o_models_are_scored_by_their_likelihoods(tmp_path: Path) -> None:
         find_task("mmmu_stickers_likelihood"), model, limit=6, output=tmp_path / "run", **SILENT
     )
     assert run.problem is None
+    assert run.data.manifest["auto"]["batch_size"] == model.answer_batch_size
     assert {row["answer"] for row in run.data.scores()} <= set("ABCD")
     values = [row["text"] for row in run.data.outputs()]
     assert len(values) == 6 and all(text.startswith("[[-") for text in values)
