@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import jinja2
 
 FILE_NAME = "report.html"
-SCRIPTS = ("base", "tips", "tables", "figures", "gallery", "viewer")
+# Tables first: they move the definitions of heads to the buttons that they make of them.
+SCRIPTS = ("base", "tables", "tips", "figures", "gallery", "viewer")
 
 
 def write_report(run_dirs: Path | Sequence[Path], out: Path | None = None) -> Path:
