@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.sweeps.finish import finish, tracker
-from evals.sweeps.plan import SweepPlan, plan_sweep
+from evals.sweeps.plan import SweepPlan, check_executor, executor_of, plan_sweep
 from evals.sweeps.results import SweepTable
 from evals.sweeps.runner import SweepRun, default_folder, run_sweep
 
@@ -73,10 +73,13 @@ def sweep(
 def _executor_of(
     plan: SweepPlan, name: str | None, settings: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The file's executor with these settings in place of its own; another one than the file's starts from none."""
-    given = plan.config.executor
-    known = dict(given) if isinstance(given, dict) else {"name": given}
-    own = str(known.pop("name", "local"))
+    """The file's executor with these settings in place of its own; another one than the file's starts from none.
+
+    Raises: UnknownNameError and ConfigError, with suggestions.
+    """
+    own, known = executor_of(plan.config)
     if name is not None and name != own:
-        return name, dict(settings)
-    return own, {**known, **settings}
+        own, known = name, {}
+    found = {**known, **settings}
+    check_executor(own, found)
+    return own, found

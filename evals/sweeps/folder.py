@@ -47,7 +47,7 @@ from typing import Any, Literal
 
 from evals.errors import InputError, StoreError
 from evals.io.checksums import JSON_KEY, is_sound, seal_line
-from evals.io.files import sealed_json, write_atomically, write_json, writing
+from evals.io.files import json_problem, sealed_json, write_atomically, write_json, writing
 from evals.io.jsonl import dumps, read_rows
 from evals.io.strict_json import parse
 from evals.sweeps.api import Compute, StageResult, StageSpec
@@ -62,7 +62,7 @@ FINAL = "final"
 
 __all__ = [
     "CurveRow", "Evaluation", "Figure", "Point", "PointResult", "State", "Status", "SweepFolder", "digest_of",
-    "is_disk_full", "is_sweep", "read_curve", "read_json", "read_point", "read_result", "read_stage",
+    "is_complete", "is_disk_full", "is_sweep", "read_curve", "read_json", "read_point", "read_result", "read_stage",
     "read_stage_result", "read_state", "verdict", "write_curve", "write_point", "write_result", "write_stage",
     "write_stage_result", "write_state",
 ]  # fmt: skip
@@ -206,6 +206,23 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a point or stage is done and what it left can be read; damaged files are made again by its job."""
+    if json_problem(folder / RESULT) is not None:
+        return False
+    if (folder / STAGE).exists():
+        return True
+    try:
+        point, curve = read_point(folder), read_curve(folder)
+    except InputError:
+        return False
+    stages = SweepFolder(folder.parent.parent).stages_root
+    if any(json_problem(stages / stage / RESULT) is not None for stage in point.stages):
+        return False
+    wanted = {evaluation.step for evaluation in point.evaluations} if point.stages else ()
+    return len(curve) == len(wanted) and read_state(folder).status == "done"
 
 
 def verdict(folder: Path) -> Literal["done", "failed"] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evals.errors import EvalError, unknown_name
 from evals.sweeps.api import StageSpec
 from evals.sweeps.folder import digest_of
 from evals.sweeps.grid import Grid, expand
@@ -102,6 +103,10 @@ def plan(config: SweepConfig, source: Source) -> SweepPlan:
     for point in grid.points:
         planner.add(point)
     metrics = planner.metric_names()
+    try:
+        check_executor(*executor_of(config))
+    except EvalError as error:
+        problems.append(f"{source.place('executor')}: {error}")
     if problems:
         raise together(source.name, problems)
     points, left_out = tuple(planner.points), planner.left_out
@@ -122,6 +127,22 @@ def plan(config: SweepConfig, source: Source) -> SweepPlan:
     return SweepPlan(
         config, source, grid, points, left_out, stages, planner.workloads, planner.tasks, metrics
     )
+
+
+def executor_of(config: SweepConfig) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the executor that a file asks for."""
+    given = config.executor
+    settings = dict(given) if isinstance(given, dict) else {"name": given}
+    return str(settings.pop("name", "local")), settings
+
+
+def check_executor(name: str, settings: Mapping[str, Any]) -> None:
+    """Raises: UnknownNameError and ConfigError, with suggestions; whether it can start is known when it is opened."""
+    from evals.sweeps.executors.settings import SETTINGS, parse
+
+    if name not in SETTINGS:
+        raise unknown_name("executor", name, SETTINGS)
+    parse(SETTINGS[name], name, settings)
 
 
 def differing_keys(recorded: Mapping[str, Any], wanted: SweepPlan) -> list[str]:

@@ -89,8 +89,9 @@ class _Work:
         from evals.sweeps.trainers import find_trainer
 
         folder = self.sweep.stage_folder(spec.id)
-        found = files.read_stage_result(folder)
-        if found is not None:
+        if files.is_complete(folder):
+            found = files.read_stage_result(folder)
+            assert found is not None
             return found
         doing = f"train {spec.name}"
         self._show(doing, since, is_new=True)

@@ -7,13 +7,14 @@ on the folder). What is done stays done: the same command starts only what is mi
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evals.errors import ConfigMismatchError, EvalError, UsageError, shown, suggest
-from evals.io.files import write_json, writing
+from evals.io.files import json_problem, write_json, writing
 from evals.io.locks import FileLock
 from evals.provenance import now
 from evals.sweeps import folder as files
@@ -22,6 +23,8 @@ from evals.sweeps.folder import SCHEMA_VERSION, SweepFolder
 from evals.sweeps.plan import SweepPlan, differing_keys
 from evals.sweeps.scheduler import Node, Scheduler
 from evals.sweeps.watch import Watch
+
+log = logging.getLogger("evals")
 
 DEFAULT_ROOT = Path("runs")
 
@@ -41,6 +44,7 @@ class SweepRun:
             return None
         lines = [f"{point}: {error}" for point, error in self.failed.items()]
         more = f"\n  and {len(lines) - 5} more" if len(lines) > 5 else ""
+        more += f"\n{len(self.pending)} points were not run" if self.pending else ""
         return (
             f"{len(lines)} of {len(self.folder.point_ids())} points failed (the same command tries them again):\n  "
             + "\n  ".join(lines[:5]) + more
@@ -131,14 +135,19 @@ def open_folder(plan: SweepPlan, root: Path) -> SweepFolder:
     """
     folder = SweepFolder(root)
     if folder.exists:
-        recorded = folder.sweep()
-        lines = differing_keys(recorded, plan)
+        problem = json_problem(root / files.SWEEP)
+        lines = _differing_points(plan, folder) if problem else differing_keys(folder.sweep(), plan)
         if lines:
             raise ConfigMismatchError(
                 f"{root} holds another sweep ({'; '.join(lines)}): give another --output, or take the changes back"
             )
+        if problem:
+            log.warning("%s is %s: it is written again", root / files.SWEEP, problem)
+            write_json(root / files.SWEEP, _sweep_json(plan))
     else:
-        strangers = sorted(p.name for p in root.iterdir() if p.name != files.LOCK and not p.name.startswith("."))
+        strangers = sorted(
+            p.name for p in root.iterdir() if p.name != files.LOCK and not p.name.startswith(".")
+        )
         if strangers:
             raise UsageError(
                 f"{root} is not empty and is no sweep folder (it holds {strangers[0]!r}): give another --output"
@@ -146,17 +155,27 @@ def open_folder(plan: SweepPlan, root: Path) -> SweepFolder:
         write_json(root / files.SWEEP, _sweep_json(plan))
     for stage in plan.stages.values():
         path = folder.stage_folder(stage.spec.id)
-        if not (path / files.STAGE).exists():
+        if json_problem(path / files.STAGE) is not None:
             with writing(path):
                 path.mkdir(parents=True, exist_ok=True)
             files.write_stage(path, stage.spec)
     for point in plan.points:
         path = folder.point_folder(point.id)
-        if not (path / files.POINT).exists():
+        if json_problem(path / files.POINT) is not None:
             with writing(path):
                 path.mkdir(parents=True, exist_ok=True)
             files.write_point(path, point)
     return folder
+
+
+def _differing_points(plan: SweepPlan, folder: SweepFolder) -> list[str]:
+    """Points of a folder, whose ``sweep.json`` cannot be read, that the plan does not have like this."""
+    wanted = {point.id: point.digest for point in plan.points}
+    lines = []
+    for path in sorted(folder.points_root.glob(f"*/{files.POINT}")):
+        if json_problem(path) is None and wanted.get(path.parent.name) != files.read_point(path.parent).digest:
+            lines.append(f"{files.SWEEP} is damaged, and point {path.parent.name} is not planned like this")
+    return lines[:3]
 
 
 def _sweep_json(plan: SweepPlan) -> dict[str, Any]:

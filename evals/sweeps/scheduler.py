@@ -72,7 +72,7 @@ class Scheduler:
         """What is done already, and jobs that an earlier process left in a queue."""
         for node in self.nodes.values():
             state = files.read_state(node.folder)
-            if (node.folder / files.RESULT).exists() and (state.status == "done" or not node.is_point):
+            if files.is_complete(node.folder):
                 node.status = "done"
                 continue
             node.job = self.workers.attach(node.folder)

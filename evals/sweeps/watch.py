@@ -40,9 +40,10 @@ class Watch:
         self._already = self._work({})
 
     def _is_done(self, node: str) -> bool:
-        if node in self._plan.stages:
-            return (self._folder.stage_folder(node) / files.RESULT).exists()
-        return self._folder.state(node).status == "done"
+        is_stage = node in self._plan.stages
+        return files.is_complete(
+            self._folder.stage_folder(node) if is_stage else self._folder.point_folder(node)
+        )
 
     def __enter__(self) -> Watch:
         there = sum(i in self._ended for i in self._points)
