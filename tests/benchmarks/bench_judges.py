@@ -78,7 +78,7 @@ def questions(name: str, judge: Any, count: int) -> None:
     timed(f"{name}, {count} pictures, all together", lambda: ask(count), count)
 
 
-def blip_vqa(device: str, folder: Path) -> Any:
+def blip_vqa(device: str, folder: Path, layers: int) -> Any:
     import torch
     from transformers import (
         BertTokenizer,
@@ -93,7 +93,8 @@ def blip_vqa(device: str, folder: Path) -> Any:
     marks, plain = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], "is there a thing of kind in the picture ?"
     words = [*marks, *plain.split(), *map(str, range(13))]
     torch.manual_seed(0)
-    config = BlipConfig(text_config={"bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0})
+    text = {"bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0, "num_hidden_layers": layers}
+    config = BlipConfig(text_config=text, vision_config={"image_size": 384, "num_hidden_layers": layers})
     BlipForQuestionAnswering(config).save_pretrained(folder)
     BlipImageProcessorPil(size={"height": 384, "width": 384}).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(words))
@@ -118,11 +119,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--layers", type=int, default=12, help="of BLIP-VQA's networks; the published model has 12")
     options = parser.parse_args()
     beside()
     stickers(options.pictures, options.device)
     with tempfile.TemporaryDirectory() as folder:
-        questions("blip-vqa", blip_vqa(options.device, Path(folder)), options.pictures)
+        questions("blip-vqa", blip_vqa(options.device, Path(folder), options.layers), options.pictures)
 
 
 if __name__ == "__main__":
