@@ -58,11 +58,13 @@ def train_stage(
 ) -> StageResult:
     """Train in ``folder`` or go on there; on a finished stage it only reads."""
     from blip3o.train.study.plan import parts_digest
+    from blip3o.train.study.recipes import RecipeStudySettings
     from blip3o.train.study.run import Job, run_stage
     from blip3o.train.study.settings import StudySettings, read_settings
 
     own = dict(spec.settings)
-    recorded = own.pop(PARTS_KEY, None)
+    recorded, steps = own.pop(PARTS_KEY, None), own.pop("steps_of_stage", None)
+    is_recipe = "model" in own
     with _translated():
         if recorded is not None and parts_digest(own["parts"]) != recorded:
             raise ConfigError(
@@ -74,10 +76,8 @@ def train_stage(
             compute = Compute(progress.step, progress.seconds, progress.images)
             on_checkpoint(Checkpoint(compute, progress.total_steps, progress.export))
 
-        steps = own.pop("steps_of_stage", None)
-        is_recipe = "model" in own
         job = Job(
-            StudySettings() if is_recipe else read_settings(own),
+            read_settings(own, RecipeStudySettings if is_recipe else StudySettings),
             spec.seed,
             folder,
             {parent.rsplit("-", 1)[0]: stages_root / parent for parent in spec.parents},
@@ -87,11 +87,8 @@ def train_stage(
         if not is_recipe:
             return _result(run_stage(spec.name, job))
         from blip3o.train.study.recipe_run import run_recipe_stage
-        from blip3o.train.study.recipes import RecipeStudySettings
 
-        return _result(
-            run_recipe_stage(spec.name, job, read_settings(own, RecipeStudySettings), steps)
-        )
+        return _result(run_recipe_stage(spec.name, job, steps))
 
 
 def model_of(export: Path) -> str:

@@ -31,13 +31,12 @@ from blip3o.vision.targets import load_target
 START = "start"
 
 
-def run_recipe_stage(
-    name: str, job: Job, settings: RecipeStudySettings, steps: int
-) -> Finished:
-    """Train ``generator`` or ``instruction`` in the job's folder, or go on there. ``job.settings`` is not looked at.
+def run_recipe_stage(name: str, job: Job, steps: int) -> Finished:
+    """Train ``generator`` or ``instruction`` in the job's folder for ``steps``, or go on there.
 
     Raises: ConfigError, WeightsError, DataError.
     """
+    settings: RecipeStudySettings = job.settings
     finished = read_finished(job)
     if finished is not None:
         return finished

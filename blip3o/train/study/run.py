@@ -46,7 +46,6 @@ from blip3o.train.study.model import (
     study_tokenizer,
 )
 from blip3o.train.study.plan import parts_folder
-from blip3o.train.study.settings import StudySettings
 from blip3o.train.world_data import CellLabels, Scenes
 from blip3o.vision.targets import load_target
 
@@ -92,9 +91,10 @@ class Finished:
 
 @dataclass
 class Job:
-    """A stage to train. ``parents``: folders of finished stages by name; ``report`` may raise to stop."""
+    """A stage to train. ``settings``: StudySettings, for ``recipe_run`` RecipeStudySettings; ``parents``: folders of
+    finished stages by name; ``report`` may raise to stop."""
 
-    settings: StudySettings
+    settings: Any
     seed: int
     folder: Path
     parents: Mapping[str, Path]

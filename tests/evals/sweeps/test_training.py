@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +109,17 @@ def test_a_shipped_sweep_can_be_planned(name):
     if name.startswith("ablation"):
         cells = {tuple(point.values.values()) for point in plan.points}
         assert len(cells) == 6
+
+
+def test_the_command_for_larger_models_in_the_docs_can_be_planned():
+    text = (Path(__file__).parents[3] / "docs" / "study-design.md").read_text(encoding="utf-8")
+    block = text.split("```bash")[1].split("```")[0]
+    words = shlex.split(block.replace("\\\n", " "))
+    assert words[:4] == ["blip3o-eval", "sweep", "plan", "ablation"]
+    plan = plan_sweep("ablation", [w for w in words[4:] if w != "--set"])
+    assert len(plan.points) == 18 and len(plan.stages) == 18
+    steps = {p.values["schedule"]: plan.stages[p.stages[-1]].spec.estimate.steps for p in plan.points}
+    assert steps["sequential"] == 50_000 > steps["joint"]
 
 
 def test_a_grid_with_an_impossible_cell_says_why(tmp_path):
