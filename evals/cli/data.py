@@ -70,21 +70,25 @@ def check(tasks: str, data: str | None, pictures: bool, as_json: bool) -> None:
 
 
 def _tasks(names: str, data: str | None = None) -> dict[str, Any]:
-    """Tasks by name that have data on the hub. Raises: UsageError for one that brings its own."""
+    """Tasks that have data on the hub, by the name under which these lie. Raises: UsageError for others."""
     from evals import registry
     from evals.discovery import BUILT_IN, discover
     from evals.errors import UsageError
-    from evals.plugins.lookup import find_task
+    from evals.plugins.lookup import find_task, takes
 
     discover()
-    if names == "all":
-        built_in = [n for n in registry.tasks.names() if registry.tasks.origin(n) == BUILT_IN]
-        return {n: find_task(n, data) for n in built_in if hasattr(registry.tasks.get(n), "source")}
-    wanted = {name: find_task(name, data) for name in dict.fromkeys(names.split(","))}
-    for name, task in wanted.items():
-        if not hasattr(task, "source"):
+    known = [name for name in registry.tasks.names() if registry.tasks.origin(name) == BUILT_IN]
+    wanted = known if names == "all" else list(dict.fromkeys(names.split(",")))
+    found = {}
+    for name in wanted:
+        factory = registry.tasks.get(name)
+        if not hasattr(factory, "source") or not takes(factory, "data"):
+            if names == "all":
+                continue
             raise UsageError(f"task {name!r} reads no data set of the hub: there is nothing to get or check")
-    return wanted
+        # Editions of a task read its documents.
+        found[getattr(factory, "data_of", "") or name] = find_task(name, data)
+    return found
 
 
 def _lines(found: Any) -> list[str]:

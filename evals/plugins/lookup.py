@@ -36,11 +36,11 @@ def find_task(name: str, data: str | Path | None = None) -> Task:
     prefix, colon, rest = name.partition(":")
     known, given = (prefix, (rest,)) if colon and prefix in registry.tasks else (name, ())
     factory = registry.tasks.get(known)
-    if given and not _takes(factory, "spec"):
+    if given and not takes(factory, "spec"):
         raise UsageError(f"task {prefix!r} takes no argument, got {shown(rest)}")
     if data is None:
         return _made(registry.tasks, known, factory, *given)  # type: ignore[no-any-return]
-    if not _takes(factory, "data"):
+    if not takes(factory, "data"):
         raise UsageError(f"task {name!r} brings its own data: run it without --data ({data})")
     return _made(registry.tasks, known, factory, *given, data=data)  # type: ignore[no-any-return]
 
@@ -75,7 +75,8 @@ def _made(known: registry.Registry, name: str, factory: Any, *args: Any, **kwarg
     return made
 
 
-def _takes(factory: Any, parameter: str) -> bool:
+def takes(factory: Any, parameter: str) -> bool:
+    """Whether a factory of tasks can be given this, such as ``data``."""
     try:
         return parameter in inspect.signature(factory).parameters
     except (TypeError, ValueError):

@@ -51,6 +51,8 @@ class QuestionTask(ABC, Generic[Doc]):
     stop: ClassVar[tuple[str, ...]] = ()
     card: ClassVar[Mapping[str, str]]
     source: ClassVar[Source]
+    # The task under whose name the documents lie, where several read the same ones; "": this one.
+    data_of: ClassVar[str] = ""
 
     def __init__(self, data: str | Path | None = None) -> None:
         self._data = data
@@ -93,7 +95,7 @@ class QuestionTask(ABC, Generic[Doc]):
 
     @cached_property
     def _place(self) -> Place:
-        return find_files(self.name, self.source, self._data)
+        return find_files(self.data_of or self.name, self.source, self._data)
 
     @cached_property
     def _table(self) -> Table:

@@ -77,6 +77,7 @@ class ByLikelihood:
 
 class MmeLikelihood(ByLikelihood, mme.Mme):
     name = "mme_likelihood"
+    data_of = "mme"
     version = "1"
     card = _card(mme.Mme)
 
@@ -86,6 +87,7 @@ class MmeLikelihood(ByLikelihood, mme.Mme):
 
 class MmmuLikelihood(ByLikelihood, mmmu.Mmmu):
     name = "mmmu_likelihood"
+    data_of = "mmmu"
     version = "1"
     card = _card(mmmu.Mmmu)
 
@@ -95,6 +97,7 @@ class MmmuLikelihood(ByLikelihood, mmmu.Mmmu):
 
 class MmBenchLikelihood(ByLikelihood, mmbench.MmBench):
     name = "mmbench_likelihood"
+    data_of = "mmbench"
     version = "1"
     card = _card(mmbench.MmBench)
 
@@ -104,6 +107,7 @@ class MmBenchLikelihood(ByLikelihood, mmbench.MmBench):
 
 class SeedBenchLikelihood(ByLikelihood, seedbench.SeedBench):
     name = "seedbench_likelihood"
+    data_of = "seedbench"
     version = "1"
     card = _card(seedbench.SeedBench)
 
@@ -113,6 +117,7 @@ class SeedBenchLikelihood(ByLikelihood, seedbench.SeedBench):
 
 class RealWorldQaLikelihood(ByLikelihood, realworldqa.RealWorldQa):
     name = "realworldqa_likelihood"
+    data_of = "realworldqa"
     version = "1"
     card = _card(realworldqa.RealWorldQa)
 

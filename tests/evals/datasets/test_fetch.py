@@ -19,6 +19,7 @@ from evals.datasets import fetch as fetching
 from evals.datasets.fetch import fetch
 from evals.datasets.record import RECORD_NAME, read_record
 from evals.errors import InputError, StoreError
+from evals.plugins.lookup import find_task
 
 _SPEC = importlib.util.spec_from_file_location("hub_server", Path(__file__).parent / "hub_server.py")
 assert _SPEC is not None and _SPEC.loader is not None
@@ -209,7 +210,17 @@ def test_check_names_a_wrong_row_and_a_task_without_data(
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "question": "q", "answer": "maybe"}')
     code, found = checked("--task", "mme", "--data", str(tmp_path))
     assert (code, found["state"]) == (1, "damaged") and "metadata.jsonl, row 0" in found["problem"]
-    listed = CliRunner().invoke(main, ["data", "check"])
-    assert listed.exit_code == 0 and listed.stdout.count("missing") >= 7
-    refused = CliRunner().invoke(main, ["data", "get", "--task", "geneval"])
-    assert refused.exit_code == 2 and "reads no data set of the hub" in refused.output
+    listed = CliRunner().invoke(main, ["data", "check", "--json"])
+    found_tasks = [json.loads(line)["task"] for line in listed.stdout.splitlines()]
+    official = ["mmbench", "mme", "mmmu", "realworldqa", "seedbench", "textvqa", "vqav2"]
+    assert listed.exit_code == 0 and sorted(found_tasks) == official, "each data set is listed once"
+    for task in ("geneval", "vqa_stickers"):
+        refused = CliRunner().invoke(main, ["data", "get", "--task", task])
+        assert refused.exit_code == 2 and "reads no data set of the hub" in refused.output
+
+
+def test_editions_of_a_task_read_its_documents(golden: Path, tmp_path: Path) -> None:
+    (tmp_path / "mme.parquet").write_bytes((golden / "understanding" / "mme.parquet").read_bytes())
+    assert len(find_task("mme_likelihood", tmp_path).samples()) == 20
+    code, found = checked("--task", "mme_likelihood,mme", "--data", str(tmp_path))
+    assert (code, found["task"], found["rows"]) == (1, "mme", 20)
