@@ -199,7 +199,7 @@ class _Writer:
         key = f"{self.record['key']}/{point.id}"
         previous = self.logged.get(point.id, {}).get("run_id")
         run = self._run(previous, key, point.id, {"mlflow.parentRunId": parent_id}, point.started_ms)
-        # The id first: whoever is killed now finds the run again without a search.
+        # Noted before anything is logged: after a failure the record has it, after a kill the key finds it.
         self.logged[point.id] = {"run_id": run.info.run_id, "digest": None}
         log_point(self.client, self.experiment_id, run, point, self.tags, key)
         self.logged[point.id]["digest"] = digest_of_point(point)
