@@ -28,7 +28,9 @@ def lines(table: SweepTable) -> list[str]:
     found += ["", *(f"note: {text}" for text in table.notes)] if table.notes else []
     tests = sum(row.p_value is not None for row in table.rows)
     if tests:
-        found.append(f"p: two-sided; Holm: corrected for the {tests} tests above")
+        found.append(
+            f"p: two-sided, {tests} tests; Holm: corrected over the first metric of each task, and over all others"
+        )
     return found
 
 

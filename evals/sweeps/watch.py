@@ -37,7 +37,8 @@ class Watch:
         self._began = self._shown_at = time.monotonic()
         self._ended: set[str] = {i for i in self._weights if self._is_done(i)}
         self._failed: set[str] = set()
-        self._already = self._work({})
+        self._already = self._last_work = self._work({})
+        self._last_at = self._began
 
     def _is_done(self, node: str) -> bool:
         is_stage = node in self._plan.stages
@@ -61,7 +62,8 @@ class Watch:
         took = duration(files.read_state(
             self._folder.point_folder(node) if is_point else self._folder.stage_folder(node)
         ).seconds)  # fmt: skip
-        self._line(f"{what}: failed: {error}" if error is not None else f"{what}: done in {took}{self._left({})}")
+        left = self._left({})
+        self._line(f"{what}: failed: {error}" if error is not None else f"{what}: done in {took}{left}")
 
     def tick(self, running: Mapping[str, Job | None]) -> None:
         """Show where the running jobs are; every second on a terminal, else every half minute."""
@@ -97,12 +99,15 @@ class Watch:
         return done / total if total else 1.0
 
     def _left(self, shares: Mapping[str, float]) -> str:
-        now = self._work(shares)
-        made = now - self._already
-        if made <= 0 or now >= 1:
+        """From the speed up to the last moment at which the work went on: between two there is no news."""
+        work, now = self._work(shares), time.monotonic()
+        if work != self._last_work:
+            self._last_work, self._last_at = work, now
+        made = work - self._already
+        if made <= 0 or work >= 1:
             return ""
-        seconds = (time.monotonic() - self._began) * (1 - now) / made
-        return f", about {duration(seconds)} left"
+        seconds = (self._last_at - self._began) * (1 - work) / made - (now - self._last_at)
+        return f", about {duration(seconds)} left" if seconds > 0 else ", longer than it seemed"
 
     def _line(self, text: str) -> None:
         if not self._is_quiet:
