@@ -25,7 +25,7 @@ from evals.sweeps.folder import FINAL, SweepFolder
 from evals.sweeps.records import Figure, Point, PointResult, State
 from evals.sweeps.table import Cell, Row, SweepTable, write_csv
 
-ONE_SEED = "one seed: the interval covers the prompts, not the trainings"
+ONE_SEED = "one seed: the interval covers the prompts, not what another seed would give"
 
 __all__ = ["ONE_SEED", "Cell", "Row", "SweepTable", "build", "write_csv"]
 
