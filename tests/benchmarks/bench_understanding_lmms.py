@@ -11,6 +11,7 @@ Seconds are those of the evaluation alone: the model is loaded and lmms-eval imp
 
 from __future__ import annotations
 
+import copy
 import io
 import tempfile
 import time
@@ -85,7 +86,7 @@ def through_lmms_eval(
 
         def evaluator(instance: Any) -> Any:
             return lmms_eval.evaluator.simple_evaluate(
-                model=instance, tasks=[task], task_manager=manager, log_samples=False, bootstrap_iters=0
+                model=instance, tasks=[copy.deepcopy(task)], task_manager=manager, log_samples=False, bootstrap_iters=0
             )
 
         def own() -> Any:
