@@ -21,7 +21,7 @@ from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig
 from blip3o.errors import ConfigError
 from blip3o.storage import write_json
 from blip3o.train.autoencoder import EDGE_WEIGHT, KL_WEIGHT, AutoencoderStage, standardise
-from blip3o.train.data_spec import open_source, picture_root
+from blip3o.train.data_spec import check_files, open_source, picture_root
 from blip3o.train.distributed import Processes
 from blip3o.train.features import fold_into_decoder, learned_space
 from blip3o.train.loaders import Loaders
@@ -50,6 +50,7 @@ def run_part(recipe: PartRecipe, output: Path, hooks: Hooks | None = None) -> Pa
     """
     if recipe.stage == "judge":
         return _judge(recipe, output)
+    check_files(recipe.data)
     run = {"clip": _clip, "autoencoder": _autoencoder, "decoder": _decoder}[recipe.stage]
     processes = Processes()
     with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ from blip3o.locate import find_folder
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.pipeline_base import TARGET_FOLDER
 from blip3o.storage import CONFIG_NAME, read_json, write_json
-from blip3o.train.data_spec import open_source
+from blip3o.train.data_spec import check_files, open_source
 from blip3o.train.distributed import Processes
 from blip3o.train.evaluation import Evaluator, find_hook
 from blip3o.train.hardware import peak_tflops
@@ -41,6 +41,7 @@ def run_recipe(recipe: TrainRecipe, output: Path, hooks: Hooks | None = None) ->
     """
     processes, hooks, loop = Processes(recipe.loop.sharding), hooks or Hooks(), recipe.loop
     hook = find_hook(recipe.evaluate) if recipe.evaluate is not None else None
+    check_files(recipe.data)
     pipeline, target = load_parts(recipe)
     learned = prepare(pipeline, recipe)
     whole = WholePipeline(recipe, pipeline, processes)

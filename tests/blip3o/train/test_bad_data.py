@@ -64,7 +64,8 @@ def test_shards_that_are_missing_empty_or_unsafe_are_named(folder, values, tmp_p
         data = [{"name": "mine", "layout": "webdataset", "paths": [str(p) for p in paths]}]
         return told(tmp_path, values(folder, data=data))
 
-    assert f"shard {tmp_path}/7.tar does not exist" in line(tmp_path / "{7..8}.tar")
+    message = "data set 'mine': 2 of 3 files do not exist, such as"
+    assert f"{message} {tmp_path}/7.tar" in line(folder / "0.tar", tmp_path / "{7..8}.tar")
     assert f"no file matches {tmp_path}/none-*.tar" in line(tmp_path / "none-*.tar")
     write(tmp_path / "empty.tar", [])
     assert f"shard {tmp_path}/empty.tar holds no records" in line(tmp_path / "empty.tar")
