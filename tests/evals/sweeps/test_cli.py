@@ -47,16 +47,18 @@ def test_plan_prints_text_or_json_and_writes_nothing(definition, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["s.yaml"]
 
 
-def test_wrong_usage_exits_with_2_and_leaves_nothing(tmp_path: Path) -> None:
+def test_wrong_usage_exits_with_2_and_leaves_nothing(definition, tmp_path: Path) -> None:
+    path = str(tmp_path / "s.yaml")
+    Path(path).write_text(yaml.safe_dump(definition()))
     out = ["--output", str(tmp_path / "o"), "--no-track"]
     for arguments, text in (
         (["plan", "guidanc"], "Did you mean: guidance?"),
-        (["run", "guidance", "--executor", "slrum", *out], "Did you mean: slurm"),
-        (["run", "guidance", "--executor-set", "corse=2", *out], "cores"),
-        (["plan", "guidance", "--set", "executor={name: ray, adress: x}"], "address"),
-        (["plan", "guidance", "--set", "base.run.limt=3"], "unknown key 'limt'. Did you mean: limit?"),
+        (["run", path, "--executor", "slrum", *out], "Did you mean: slurm"),
+        (["run", path, "--executor-set", "corse=2", *out], "cores"),
+        (["plan", path, "--set", "executor={name: ray, adress: x}"], "address"),
+        (["plan", path, "--set", "base.run.limt=3"], "unknown key 'limt'. Did you mean: limit?"),
         (["status", str(tmp_path)], "is not a sweep folder: there is no sweep.json"),
     ):
         done = CliRunner().invoke(main, ["sweep", *arguments])
         assert done.exit_code == 2 and text in done.stderr, (arguments, done.stderr)
-        assert list(tmp_path.iterdir()) == []
+        assert [p.name for p in tmp_path.iterdir()] == ["s.yaml"]
