@@ -43,6 +43,9 @@ def sweep_banners(data: SweepData) -> list[dict[str, str]]:
         text = (
             "Each cell was trained once. Intervals and p-values cover the prompts, not what another training would "
             "give: two cells may differ by chance of training alone."
+            if data.is_trained
+            else "Each cell was evaluated with one seed. Intervals and p-values cover the prompts, not what other "
+            "starting noise would give."
         )
         found.append(("warn", "One seed", text))
     elif len(sizes) > 1:

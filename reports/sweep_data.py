@@ -60,6 +60,11 @@ class SweepData:
         task, _, own = metric.partition("/")
         return words(own) if len(self.tasks) == 1 else f"{words(task)}: {words(own)}"
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether points are trained; without, a seed is one of sampling alone."""
+        return any(point.point.stages for point in self.points)
+
     @cached_property
     def tasks(self) -> list[str]:
         """Tasks with a metric in the table, in its order."""

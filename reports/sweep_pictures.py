@@ -59,7 +59,7 @@ def sweep_gallery(data: SweepData, task: str) -> Gallery | None:
         return None
     names = [data.names[cell.id] for cell in data.cells]
     both = side_by_side([g for g, _ in galleries], [p for _, p in galleries], names, n_outputs)
-    both.data["numbers"] = [f"of training seed {seed}" for seed in seeds]
+    both.data["numbers"] = [f"of {'training ' * data.is_trained}seed {seed}" for seed in seeds]
     return both
 
 
