@@ -333,6 +333,8 @@ class NanoTrainer:
             batch_size=32,
             prompts=PROMPTS.to_dict(),
             understanding=asdict(Understanding(size_px=self.world.size_px, mean=half, std=half)),
+            version="2",
+            licence="Apache-2.0",
             modes=("ask", "generate", "reconstruct", "edit", "chat"),
         )
         return Blip3oPipeline(self.generation(), self.tokenizer(), self.decoder(), card)
