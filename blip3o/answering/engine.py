@@ -30,6 +30,7 @@ class Answers:
         device: Callable[[], torch.device],
     ) -> None:
         self.model, self.inputs, self.prompts, self._device = model, inputs, prompts, device
+        self._at = torch.device("cpu")  # where the backbone was brought last
         self.budget = Budget(self._tokens_that_fit)
 
     @torch.no_grad()
@@ -43,7 +44,7 @@ class Answers:
         """
         prompts = self._builder(batching).build(questions)
         rooms = [self._room(p, q.max_new_tokens) for p, q in zip(prompts, questions, strict=True)]
-        device = self._device()
+        device = self._at = self._device()
 
         def run(places: list[int]) -> list[str]:
             states, context = self._read([prompts[i] for i in places], device)
@@ -66,7 +67,7 @@ class Answers:
         rooms = [sum(map(len, own)) for own in tokens]
         longest = max(len(ids) for own in tokens for ids in own)
         prompts = self._builder(batching).build(questions, reserved=longest)
-        device = self._device()
+        device = self._at = self._device()
 
         def run(places: list[int]) -> list[ChoiceScores]:
             states, context = self._read([prompts[i] for i in places], device)
@@ -147,7 +148,7 @@ class Answers:
 
     def _tokens_that_fit(self) -> int:
         model = self.model
-        return tokens_that_fit(model.backbone.text_config, self._device(), model.dtype)
+        return tokens_that_fit(model.backbone.text_config, self._at, model.dtype)
 
 
 def _copied(generator: torch.Generator | None) -> Any:
