@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,12 @@ else:
 def golden() -> Path:
     """Recorded reference values, one folder per subject."""
     return TESTS / "golden"
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """A command run within the test process, by a fixture too, sets levels and handlers: no test inherits them."""
+    for name in ("evals", "blip3o", "tasks", "reports"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.NOTSET)
+        logger.handlers.clear()

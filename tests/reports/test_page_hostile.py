@@ -125,18 +125,16 @@ def test_what_a_run_stores_is_what_it_was_given(attacked: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("number_of_runs", [1, 2])
-def test_no_attack_runs_in_the_page(attacked: list[Path], number_of_runs: int, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
+def test_no_attack_runs_in_the_page(
+    attacked: list[Path], browser: Any, number_of_runs: int, tmp_path: Path
+) -> None:
     page_file = write_report(attacked[:number_of_runs], tmp_path / "page.html")
     assert page_file.stat().st_size < 10_000_000
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        try:
-            _attack(browser.new_page(), page_file)
-        finally:
-            browser.close()
+    page = browser.new_page()
+    try:
+        _attack(page, page_file)
+    finally:
+        page.close()
 
 
 def _attack(page: Any, file: Path) -> None:

@@ -91,9 +91,9 @@ def train(folder, pairs, tmp_path, preset, stage, steps, lr):
     return pipeline, wanted, [row for row in rows if "loss" in row]
 
 
-# one of them is cheap enough for every day: `pytest -m slow tests/blip3o/train/test_overfit.py` runs the others
+# minutes each: `pytest -m slow tests/blip3o/train/test_overfit.py`
 VARIANTS = [
-    pytest.param("tiny-clip-mse", "generation", 150, 1e-2, id="CLIP+MSE-sequential"),
+    pytest.param("tiny-clip-mse", "generation", 300, 1e-2, id="CLIP+MSE-sequential", marks=pytest.mark.slow),
     pytest.param("tiny", "joint", 300, 4e-3, id="CLIP+flow-joint", marks=pytest.mark.slow),
     pytest.param("tiny", "generation", 300, 4e-3, id="CLIP+flow-sequential", marks=pytest.mark.slow),
     pytest.param("tiny-clip-mse", "joint", 150, 4e-3, id="CLIP+MSE-joint", marks=pytest.mark.slow),
