@@ -18,7 +18,7 @@ from evals.sweeps.trainers import find_trainer
 
 TRAINED = "(trained)"  # stands for the model's name until the point has one
 SECONDS_PER_OUTPUT = {"generation": 0.25, "understanding": 0.08}
-"""About what the bundled model takes on 2 cores without a GPU: 2,212 pictures were drawn and judged in 502 s (0.23 each).
+"""About what the bundled model takes on 2 cores without a GPU: 2,212 pictures were drawn and judged in 502 s.
 Other models take other times."""
 BYTES_PER_OUTPUT = {"generation": 14_000, "understanding": 900}
 
