@@ -38,7 +38,7 @@ BUNDLED = (
     "tasks/data/dpg_bench/LICENSE",
     "tasks/data/t2i_compbench/complex_val.txt",
     "tasks/data/t2i_compbench/LICENSE",
-    "tasks/data/partiprompts/PartiPrompts.tsv",
+    "tasks/data/partiprompts/PartiPrompts.tsv.gz",
     "tasks/data/partiprompts/LICENSE",
     "tasks/data/leaderboard/published_scores.json",
     "blip3o/stickers/assets/sprites.webp",
