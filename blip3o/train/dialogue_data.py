@@ -84,33 +84,33 @@ class Dialogues:
         return [self._conversation(start + i, rng) for i in range(self.batch_size)]
 
     def __call__(self, step: int) -> tuple[TextBatch, PictureTurnBatch | None]:
-        start, talks = self.first + step * self.batch_size, self._talks(step)
-        ids = [f"{self.split}/dialogue/{start + i}" for i in range(self.batch_size)]
-        shown = [[scene for turn in talk for scene in _seen(turn)] for talk in talks]
-        ends = [i for i, talk in enumerate(talks) if talk[-1].drawn is not None]
-        for i in ends:  # the last picture is to be drawn, not seen
-            shown[i] = shown[i][:-1]
-        chats = [self._pieces(talk) for talk in talks]
-        seen = [scene for row in shown for scene in row]
+        start, talks = self.first + step * self.batch_size, self.conversations(step)
+        seen = [scene for _, shown in talks for scene in shown]
         text = TextBatch(
-            ids,
-            *tokenize_chats(self.tokenizer, chats),
+            [f"{self.split}/dialogue/{start + i}" for i in range(self.batch_size)],
+            *tokenize_chats(self.tokenizer, [pieces for pieces, _ in talks]),
             pixels=to_pixels([render(scene).image for scene in seen]) if seen else None,
         )
-        if not ends:
-            return text, None
-        # The start token, the last piece, is added by the model itself.
-        prefixes = ["".join(piece for piece, _ in chats[i][:-1]) for i in ends]
-        before = [scene for i in ends for scene in shown[i]]
-        drawn = [talks[i][-1].drawn for i in ends]
+        return text, self.pictures(step)
+
+    def pictures(self, step: int) -> PictureTurnBatch | None:
+        """The conversations of a step that end in a picture; None where none does."""
+        start = self.first + step * self.batch_size
+        talks = [(i, t) for i, t in enumerate(self._talks(step)) if t[-1].drawn is not None]
+        if not talks:
+            return None
+        # The start token, the last piece, is added by the model itself; the last picture is to be drawn, not seen.
+        prefixes = ["".join(piece for piece, _ in self._pieces(talk)[:-1]) for _, talk in talks]
+        before = [s for _, talk in talks for s in [s for turn in talk for s in _seen(turn)][:-1]]
+        drawn = [talk[-1].drawn for _, talk in talks]
         target = to_pixels([render(scene).image for scene in drawn if scene is not None])
-        return text, PictureTurnBatch(
-            [ids[i] for i in ends],
+        return PictureTurnBatch(
+            [f"{self.split}/dialogue/{start + i}" for i, _ in talks],
             *pad_right(self.tokenizer, prefixes),
             shown=to_pixels([render(scene).image for scene in before]) if before else None,
             target=target,
             features=features_without_grad(self.features_of, target),
-            captions=[talks[i][-1].words for i in ends],
+            captions=[talk[-1].words for _, talk in talks],
         )
 
     def _conversation(self, index: int, rng: np.random.Generator) -> list[_Turn]:

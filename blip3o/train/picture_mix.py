@@ -44,7 +44,7 @@ class PictureMix:
     def __call__(self, step: int) -> PictureMixBatch:
         drawn = self.captions(step)
         turns = [self.edits(step)] if self.edits is not None else []
-        if self.dialogues is not None and (last := self.dialogues(step)[1]) is not None:
+        if self.dialogues is not None and (last := self.dialogues.pictures(step)) is not None:
             turns.append(last)
         features = [drawn.features]
         for turn in turns:
