@@ -117,4 +117,4 @@ def test_the_training_log_of_the_shipped_weights_travels_with_them():
     finished = {row["stage"] for row in rows if row.get("finished")}
     assert {"clip", "decoder", "understanding", "generation"} <= finished
     losses = [row["loss"] for row in rows if "loss" in row]
-    assert len(losses) > 100 and all(np.isfinite(losses))
+    assert len(losses) >= 80 and all(np.isfinite(losses))  # every sixth logged step, to keep the file small
