@@ -56,6 +56,10 @@ class SeedsEstimate:
 
     `sd_seeds`: standard deviation between the values of single seeds (NaN for one). `var_prompts`: the part of the
     variance of `value` that more seeds cannot shrink. Bounds and p are NaN where they do not exist.
+
+    `lo`, `hi` cover both sources of chance. Each alone: `ci_prompts`, other prompts and these very trainings;
+    `ci_seeds`, other trainings and these very prompts, Student's t with `n_seeds` - 1 degrees of freedom. None where
+    there is no such interval: no prompts (FID), or one seed.
     """
 
     value: float
@@ -68,6 +72,8 @@ class SeedsEstimate:
     method: str
     sd_seeds: float
     var_prompts: float
+    ci_prompts: tuple[float, float] | None = None
+    ci_seeds: tuple[float, float] | None = None
 
     @property
     def ci(self) -> tuple[float, float] | None:
@@ -127,15 +133,23 @@ def over_seeds(
     n_seeds, n = len(seeds), int(all_values.size)
     if n_seeds == 1:
         lo, hi = lo - centre + value, hi - centre + value
+        alone = None if math.isnan(lo) else (lo, hi)
         return SeedsEstimate(
-            value, lo, hi, p_value, n, n_clusters, 1, method, math.nan, var_prompts
+            value, lo, hi, p_value, n, n_clusters, 1, method, math.nan, var_prompts, alone
         )
     sd = float(np.std(values, ddof=1))
     seeds_part = t_quantile(level, n_seeds - 1) * sd / math.sqrt(n_seeds)
     below, above = (0.0 if math.isnan(bound) else abs(bound - centre) for bound in (lo, hi))
-    lo, hi = value - math.hypot(below, seeds_part), value + math.hypot(above, seeds_part)
-    if resolve_bounded(np.concatenate(drawn), bounded):
-        lo, hi = max(lo, -1.0 if is_difference else 0.0), min(hi, 1.0)
+    is_bounded = resolve_bounded(np.concatenate(drawn), bounded)
+    least = -1.0 if is_difference else 0.0
+
+    def around(down: float, up: float) -> tuple[float, float]:
+        low, high = value - down, value + up
+        return (max(low, least), min(high, 1.0)) if is_bounded else (low, high)
+
+    ci_prompts = None if math.isnan(lo) else around(below, above)
+    ci_seeds = around(seeds_part, seeds_part)
+    lo, hi = around(math.hypot(below, seeds_part), math.hypot(above, seeds_part))
     if is_difference:
         se_prompts = max(below, above) / t_quantile(level, dof_prompts)
         p_value = _p_value(value, [(se_prompts, dof_prompts), (sd / math.sqrt(n_seeds), n_seeds - 1)])
@@ -143,7 +157,7 @@ def over_seeds(
     one = math.fsum(standard_error(groups) ** 2 for groups in singles) / n_seeds
     prompts_alone = max(var_prompts - max(one - var_prompts, 0.0) / (n_seeds - 1), 0.0)
     return SeedsEstimate(
-        value, lo, hi, p_value, n, n_clusters, n_seeds, f"{method}+seeds", sd, prompts_alone
+        value, lo, hi, p_value, n, n_clusters, n_seeds, f"{method}+seeds", sd, prompts_alone, ci_prompts, ci_seeds
     )
 
 
@@ -158,7 +172,8 @@ def of_values(values: Sequence[float], *, is_difference: bool = False, level: fl
     sd = float(array.std(ddof=1))
     half = t_quantile(level, n - 1) * sd / math.sqrt(n)
     p_value = _p_value(value, [(sd / math.sqrt(n), n - 1)]) if is_difference else math.nan
-    return SeedsEstimate(value, value - half, value + half, p_value, n, 0, n, "t over seeds", sd, 0.0)
+    bounds = (value - half, value + half)
+    return SeedsEstimate(value, *bounds, p_value, n, 0, n, "t over seeds", sd, 0.0, None, bounds)
 
 
 def seeds_needed(

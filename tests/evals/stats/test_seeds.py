@@ -112,3 +112,19 @@ def test_coverage_with_few_seeds():
 def test_nothing_to_pool_is_refused(seeds):
     with pytest.raises(ValueError, match="seed"):
         over_seeds(seeds)
+
+
+def test_each_source_of_chance_has_an_interval_of_its_own():
+    from scipy.stats import t
+
+    seeds = draws(4, sd=0.08)
+    found, values = over_seeds(seeds), [float(np.mean(s.values)) for s in seeds]
+    wanted = t.interval(0.95, 3, np.mean(values), np.std(values, ddof=1) / 2)
+    assert found.ci_seeds == pytest.approx(wanted)
+    pooled = stats.mean([v for s in seeds for v in s.values], PROMPTS * 4)
+    assert found.ci_prompts == pytest.approx((pooled.lo, pooled.hi))
+    assert found.lo <= min(found.ci_seeds[0], found.ci_prompts[0])
+    assert found.hi >= max(found.ci_seeds[1], found.ci_prompts[1])
+    alone = over_seeds(seeds[:1])
+    assert alone.ci_seeds is None and alone.ci_prompts == alone.ci
+    assert of_values([1.0, 2.0]).ci_prompts is None
