@@ -7,6 +7,7 @@ names in the folder, `answers[item][picture][proposition_id]` the judge's text. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +16,22 @@ from tasks.generation import dpg_rules as rules
 if TYPE_CHECKING:
     from evals.recorded import Field
 
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+
 
 def score_answers(line: Field) -> dict[str, Any]:
     """`id`, and the figures of both modes under `official` and `fixed`."""
     name = line["id"].text()
     rows = [_row(item) for item in line["rows"].items()]
+    # The script's table reads a column of numbers alone as numbers, which are the name of no file.
+    has_names = not all(_NUMBER.fullmatch(row.item_id) for row in rows)
     pic_num = line["pic_num"].integer()
     images = [item.text() for item in line["images"].items()]
     members = line["answers"].object()
     answers = {item: _pictures(line["answers"][item]) for item in members}
     return {
         "id": name,
-        "official": to_json(rules.score_official(rows, pic_num, images, answers)),
+        "official": to_json(rules.score_official(rows if has_names else [], pic_num, images, answers)),
         "fixed": to_json(rules.score_fixed(rows, pic_num, images, answers)),
     }
 

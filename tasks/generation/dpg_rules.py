@@ -15,6 +15,7 @@ pictures that are missing or fail are left out      the same, and prompts withou
 an item that comes back later in the file           its questions are taken together
 replaces its first block
 two files of one item both count                    the first one counts, the other has failed
+items whose ids are all numbers match no file       they match (`dpg_records`)
 =================================================  ==================================================
 
 (The script's mixing of categories between processes depends on hash seeds and cannot be repeated.)

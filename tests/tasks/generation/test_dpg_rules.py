@@ -179,6 +179,19 @@ def test_nothing_scored_has_no_overall(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_whose_items_are_all_numbers_names_no_picture_to_the_official_script(tmp_path: Path) -> None:
+    def overall(*items: str) -> list[float | None]:
+        rows = [{"item_id": i, "proposition_id": 1, "dependency": "0", "tuple": "global - (x)"} for i in items]
+        case = {"rows": rows, "images": [f"{items[-1]}.png"], "answers": {items[-1]: [{"1": "yes"}]}}
+        path = tmp_path / "a.jsonl"
+        path.write_text(json.dumps({"id": "x", "pic_num": 1, **case}))
+        [line] = score(path).stdout.splitlines()
+        return [json.loads(line)[mode]["overall"] for mode in ("official", "fixed")]
+
+    assert overall("7", "12") == [None, 100.0]
+    assert overall("a", "12") == [100.0, 100.0]
+
+
 GOOD: dict[str, Any] = {
     "id": "x",
     "rows": [{"item_id": "a", "proposition_id": 1, "dependency": "0", "tuple": "global - (x)"}],
