@@ -1,5 +1,7 @@
 """Training checkpoints: one safetensors file with everything a run needs to go on, replaced as a whole.
 
+It holds what changes: the parameters that learn, their averages and moments, and buffers. Frozen parameters come from
+where the run starts from; their digest is in the header, so that a run goes on with those it began with or not at all.
 Tensors are stored whole under their parameters' names, so that a checkpoint does not depend on how many processes
 wrote it or how they shared it out.
 """
@@ -10,7 +12,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +39,10 @@ if TYPE_CHECKING:
 
 TENSORS, METADATA = "state.safetensors", "state.json"
 WHOLE = StateDictOptions(full_state_dict=True)
-WHOLE_ON_MAIN = StateDictOptions(full_state_dict=True, cpu_offload=True)  # empty on other ranks
+# empty on other ranks
+WHOLE_ON_MAIN = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+PARTIAL = StateDictOptions(full_state_dict=True, strict=False)  # the names are compared by hand
+_FROZEN_DIGESTS: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
 
 class CheckpointNotSaved(Blip3oError):
@@ -74,12 +80,35 @@ def save_tensors(
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, dtypes, shapes and bytes, in order of names."""
+    return _digest((name, tensors[name]) for name in sorted(tensors))
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+    for name, tensor in tensors:
+        tensor = tensor.detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without what DDP and torch.compile put into it."""
+    return name.removeprefix("module.").replace("_orig_mod.", "")
+
+
+def _frozen(module: nn.Module) -> set[str]:
+    """Names of the parameters that do not learn, tied ones by all their names."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {_plain(name) for name, parameter in named if not parameter.requires_grad}
+
+
+def frozen_digest(module: nn.Module) -> str:
+    """sha256 over the parameters that do not learn; counted once for a module. All processes must call it."""
+    if module not in _FROZEN_DIGESTS:
+        parameters = {_plain(n): p for n, p in module.named_parameters() if not p.requires_grad}
+        _FROZEN_DIGESTS[module] = _digest((n, whole(parameters[n])) for n in sorted(parameters))
+    return _FROZEN_DIGESTS[module]
 
 
 def save_training_state(
@@ -91,23 +120,28 @@ def save_training_state(
     config: Mapping[str, Any],
     processes: Processes,
 ) -> None:
-    """Weights, averages and moments in one file; step, seconds, data position, configuration and a digest travel in
-    its header, so that a kill between two writes can never pair the tensors of one step with the counters of another.
+    """Learning weights, buffers, averages and moments in one file; step, seconds, data position, configuration and
+    digests travel in its header, so that a kill between two writes can never pair the tensors of one step with the
+    counters of another.
 
     All processes must call it; the main one writes. Raises: CheckpointNotSaved, with the previous one kept.
     """
-    tensors = {f"weights.{k}": v for k, v in get_model_state_dict(module, options=WHOLE_ON_MAIN).items()}
+    frozen = _frozen(module)
+    weights = get_model_state_dict(module, options=WHOLE_ON_MAIN)
+    tensors = {f"weights.{key}": value for key, value in weights.items() if key not in frozen}
     tensors |= {f"ema.{key}": whole(value) for key, value in ema.averages.items()}
     moments = get_optimizer_state_dict(module, optimizer, options=WHOLE_ON_MAIN)
     for name, slot in moments.get("state", {}).items():
         for key, value in slot.items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     data = processes.gather(state.data[0] if state.data else None)
+    kept_apart = frozen_digest(module) if frozen else None
     if processes.is_main:
         header = {
             "step": state.step,
             "seconds": state.seconds,
             "data": data,
+            "frozen": kept_apart,
             "config": json.loads(json.dumps(config)),
         }
         # a copy, because a tied or sliced parameter may share memory with another
@@ -129,9 +163,11 @@ def load_training_state(
 ) -> TrainState:
     """Strict inverse of :func:`save_training_state`, for any number of processes.
 
-    ``ignored``: settings that a file may hold and that need not agree.
+    ``ignored``: settings that a file may hold and that need not agree. A file without the header's ``frozen`` is of
+    the time when checkpoints held the frozen weights too; those are then restored with the others.
 
-    Raises: ConfigError for a checkpoint of another configuration, by key; WeightsError for a damaged file.
+    Raises: ConfigError for a checkpoint of another configuration, by key, or of other frozen weights; WeightsError for
+    a damaged file.
     """
     path = folder / TENSORS
     try:
@@ -158,11 +194,29 @@ def load_training_state(
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
         parts[kind][name] = value
-    set_model_state_dict(module, parts["weights"], options=WHOLE)
+    _check_names(folder, module, parts["weights"], is_whole="frozen" not in header)
+    if header.get("frozen") is not None and header["frozen"] != frozen_digest(module):
+        raise ConfigError(
+            f"{folder} goes on from other frozen weights than this run starts with: "
+            "start from the same model in the same precision, or use another folder"
+        )
+    set_model_state_dict(module, parts["weights"], options=PARTIAL)
     for key, average in ema.averages.items():
         _copy_into(average, parts["ema"][key])
     _load_moments(module, optimizer, parts["optimizer"])
     return TrainState(step=header["step"], seconds=header["seconds"], data=header["data"])
+
+
+def _check_names(folder: Path, module: nn.Module, weights: Mapping[str, Tensor], is_whole: bool) -> None:
+    """Raises: ConfigError unless ``weights`` are those that a checkpoint of ``module`` holds."""
+    wanted = {_plain(name) for name in module.state_dict()}
+    wanted -= set() if is_whole else _frozen(module)
+    if differing := sorted(wanted ^ set(weights)):
+        shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
+        raise ConfigError(
+            f"{folder} is of a run in which other parameters learn ({shown}): "
+            "use the same settings, or another folder"
+        )
 
 
 def _load_moments(

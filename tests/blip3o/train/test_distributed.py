@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.train.loop import fit
@@ -71,6 +72,18 @@ def test_one_process_goes_on_with_the_checkpoint_of_two(two, tmp_path, sharding)
     config = dataclasses.replace(script.CONFIG, accumulation=2)
     modules = fit(script.Masked(), config, folder / sharding)
     assert close(script.weights(modules), results[sharding])
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_frozen_weights_are_not_saved_and_processes_resume_beside_them(two, tmp_path, sharding):
+    folder, results = two
+    config = dataclasses.replace(script.CONFIG, accumulation=2)
+    alone = script.weights(fit(script.Masked(frozen=True), config, tmp_path))
+    assert close(results[f"{sharding}-frozen"], alone)
+    held = load_file(folder / f"{sharding}-frozen/state.safetensors")
+    assert not any("model.0." in name for name in held) and "weights.parts.model.1.inner.weight" in held
+    again = fit(script.Masked(frozen=True), config, folder / f"{sharding}-frozen")  # the same digest in one process
+    assert close(results[f"{sharding}-frozen"], script.weights(again))
 
 
 def test_all_processes_stop_when_the_loss_of_one_is_not_finite(two):

@@ -9,6 +9,8 @@ import time
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from blip3o.errors import ConfigError, WeightsError
@@ -203,6 +205,62 @@ def test_a_kill_at_any_moment_of_a_save_costs_no_step_that_was_saved(tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             fit(Regression(), often, parts)
     assert torch.equal(whole, weights(fit(Regression(), often, parts)))
+
+
+class HalfFrozen(Regression):
+    """The first layer stays as it is; running means are buffers that change."""
+
+    def __init__(self, shift: float = 0.0, broken_at: int | None = None, learns: int = 2) -> None:
+        super().__init__(broken_at)
+        self.model.insert(1, nn.BatchNorm1d(8))
+        self.model[0].weight.data += shift
+        for layer in list(self.model)[: 3 - learns]:
+            layer.requires_grad_(False)
+
+
+OFTEN = dataclasses.replace(CONFIG, save_every_s=0.0)
+
+
+def test_a_checkpoint_holds_what_learns_and_resumes_to_the_same_weights(tmp_path):
+    whole = weights(fit(HalfFrozen(), OFTEN, tmp_path / "whole"))
+    held = set(load_file(tmp_path / "whole/state.safetensors"))
+    assert {name for name in held if name.startswith("weights.parts.model.0.")} == set()
+    assert {"weights.parts.model.1.running_mean", "weights.parts.model.3.weight", "ema.model.3.bias"} <= held
+    with pytest.raises(TrainingDiverged):
+        fit(HalfFrozen(broken_at=2), OFTEN, tmp_path / "parts")
+    assert torch.equal(whole, weights(fit(HalfFrozen(), OFTEN, tmp_path / "parts")))
+    again = load_file(tmp_path / "parts/state.safetensors")
+    for name, tensor in load_file(tmp_path / "whole/state.safetensors").items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_a_run_does_not_go_on_with_other_frozen_weights(tmp_path):
+    with pytest.raises(TrainingDiverged):
+        fit(HalfFrozen(broken_at=2), OFTEN, tmp_path)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="goes on from other frozen weights than this run starts with: start from"):
+        fit(HalfFrozen(shift=1e-4), OFTEN, tmp_path)
+    with pytest.raises(ConfigError, match=r"other parameters learn \(parts.model.1.bias, parts.model.1.weight\): use"):
+        fit(HalfFrozen(learns=1), OFTEN, tmp_path)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_checkpoints_that_hold_frozen_weights_too_still_resume(tmp_path):
+    """As they were written until November 2026: every weight, and no digest of the frozen ones."""
+    whole = weights(fit(HalfFrozen(), OFTEN, tmp_path / "whole"))
+    old, stage = tmp_path / "old", HalfFrozen(broken_at=2)
+    with pytest.raises(TrainingDiverged):
+        fit(stage, OFTEN, old)
+    file = old / "state.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        header = json.loads(opened.metadata()["state"])
+    tensors = load_file(file)
+    del header["frozen"]
+    for name, tensor in HalfFrozen().model[0].state_dict().items():
+        tensors[f"weights.parts.model.0.{name}"] = tensor
+    digest = checkpoint.digest(tensors)
+    checkpoint.save_tensors(file, tensors, {"state": json.dumps(header), "digest": digest})
+    assert torch.equal(whole, weights(fit(HalfFrozen(shift=1.0), OFTEN, old)))
 
 
 def test_the_evaluation_hook_sees_the_averaged_weights_and_leaves_the_others_alone(tmp_path):

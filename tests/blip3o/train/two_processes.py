@@ -32,9 +32,10 @@ class Masked:
 
     name = "masked"
 
-    def __init__(self, stop_at: int | None = None, nan_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, nan_at: int | None = None, frozen: bool = False) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(Block(), Block(), nn.Linear(6, 1))
+        self.model[0].requires_grad_(not frozen)
         self.modules = {"model": self.model}
         self.blocks = [self.model[0], self.model[1]]
         self.stop_at, self.nan_at = stop_at, nan_at
@@ -72,6 +73,12 @@ def main(folder: Path) -> None:
         except KeyboardInterrupt:
             pass
         results[f"{sharding}-resumed"] = weights(fit(Masked(), saving, parts, None, processes))
+        half = folder / f"{sharding}-frozen"
+        try:
+            fit(Masked(stop_at=4 + processes.rank, frozen=True), saving, half, None, processes)
+        except KeyboardInterrupt:
+            pass
+        results[f"{sharding}-frozen"] = weights(fit(Masked(frozen=True), saving, half, None, processes))
         doubled = dataclasses.replace(config, accumulation=2)
         results[f"{sharding}-accumulated"] = weights(
             fit(Masked(), doubled, folder / f"{sharding}-4", None, processes)
