@@ -3,6 +3,10 @@
 A cache is a folder with one safetensors file per shard. Its key covers the weights of the frozen parts and how
 pictures and prompts are prepared; the keys of the records stand beside the rows. A file of another key, or a
 record that is not the one the row was made of, is an error, so a stale cache cannot be read.
+
+Records stream: shards of any size in their own order, rows beside the keys of their records, in the precision of the
+frozen parts. The scenes of the sticker world are numbered instead, so ``blip3o.train.feature_cache`` holds all of them
+in memory by number; both write and recognise their files alike.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ def fill_cache(
     folder.mkdir(parents=True, exist_ok=True)
     for shard in source.shards():
         path = cache_file(folder, source.name, shard)
-        if not (path.exists() and _metadata(path).get("key") == key):
+        if not (path.exists() and cache_metadata(path).get("key") == key):
             keys: list[str] = []
             reasons: dict[str, str] = {}
             rows: dict[str, list[Tensor]] = {}
@@ -72,7 +76,8 @@ def _batches(records: Iterator[RawRecord], size: int) -> Iterator[list[RawRecord
         yield batch
 
 
-def _metadata(path: Path) -> Mapping[str, str]:
+def cache_metadata(path: Path) -> Mapping[str, str]:
+    """What a cache file says of itself; its ``key`` says what it was made with. Raises: DataError for a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
@@ -102,7 +107,7 @@ class CachedSource:
         path = cache_file(self.folder, self.source.name, shard)
         if not path.exists():
             raise DataError(f"shard {shard} is not in the cache {self.folder}; start the run again to fill it")
-        metadata = _metadata(path)
+        metadata = cache_metadata(path)
         if metadata.get("key") != self.key:
             raise DataError(
                 f"the cache {self.folder} was made by other weights or settings ({path.name}); remove it, and the "

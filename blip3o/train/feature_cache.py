@@ -1,7 +1,8 @@
 """Target features of scenes on disk, so that generation training neither draws nor encodes pictures.
 
 A cache is a folder of safetensors shards named by position; its key covers the scenes, the tower's weights and the
-feature space, so that a stale cache is never read. Records of other data sets have ``blip3o.data.target_cache``.
+feature space, so that a stale cache is never read. A scene is a number: rows need no keys, and any order of them can be
+drawn from memory. Records of other data sets, which stream, have ``blip3o.data.target_cache``.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from blip3o.data.target_cache import cache_metadata
 from blip3o.errors import DataError
 from blip3o.stickers import Scene, SceneConfig, make_scene
 from blip3o.train.checkpoint import save_tensors
@@ -57,7 +58,7 @@ def write_shard(
     ``extra``: further tensors about the scenes, row by row, that the shard is to hold.
     """
     path = folder / f"{shard:05d}.safetensors"
-    if path.exists() and _key_of(path) == key:
+    if path.exists() and cache_metadata(path).get("key") == key:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     batches = Scenes(split, world, batch, first=shard * per_shard)
@@ -83,7 +84,7 @@ def read_shards(folder: Path, key: str, shards: int) -> list[dict[str, Tensor]]:
             f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first"
         )
     for path in paths:
-        if _key_of(path) != key:
+        if cache_metadata(path).get("key") != key:
             raise DataError(
                 f"{path} was made by other weights or scenes: remove it and run the cache stage again"
             )
@@ -104,11 +105,6 @@ class SceneOrder:
             self._order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
             self._epoch = epoch
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]
-
-
-def _key_of(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return (file.metadata() or {}).get("key", "")
 
 
 class CachedFeatures:

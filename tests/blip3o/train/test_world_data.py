@@ -100,3 +100,7 @@ def test_cached_features_are_those_of_their_scenes_and_stale_ones_are_refused(tm
         CachedFeatures(tmp_path, cache_key("train", WORLD, "2"), "train", WORLD, 4, 0, shards=1)
     with pytest.raises(DataError, match="holds 1 of 2 feature shards"):
         CachedFeatures(tmp_path, key, "train", WORLD, 4, 0, shards=2)
+    file = next(tmp_path.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(DataError, match="cannot be read .*remove it and fill the cache again"):
+        CachedFeatures(tmp_path, key, "train", WORLD, 4, 0, shards=1)
