@@ -18,6 +18,8 @@ MARK = "BLIP3O_EVAL_JOB"
 
 _PR_SET_PDEATHSIG = 1
 _PROC = Path("/proc")
+# Of /proc/PID/stat, counted behind the name, which may hold spaces: where the environment begins and ends.
+_ENV_START, _ENV_END = 47, 48
 
 
 def die_with(parent: int) -> None:
@@ -30,6 +32,33 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(0)
+
+
+def outlive_parent() -> None:
+    """Take back ``die_with``."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def mark_myself(token: str) -> bool:
+    """Make ``marked`` find this process and all that it will start. False where that is not possible.
+
+    ``/proc`` shows the environment that a program was started with, which a fork shares: there, in the memory of this
+    process alone, the mark of the program is overwritten, so it has to have one of the same length.
+    """
+    new = f"{MARK}={token}".encode()
+    try:
+        stat = (_PROC / "self" / "stat").read_text().rpartition(")")[2].split()
+        start, end = int(stat[_ENV_START]), int(stat[_ENV_END])
+        block = ctypes.string_at(start, end - start)
+        at = (b"\0" + block).index(f"\0{MARK}=".encode())
+        if block.index(b"\0", at) - at != len(new):
+            return False
+    except (OSError, ValueError):
+        return False
+    ctypes.memmove(start + at, new, len(new))
+    os.environ[MARK] = token
+    return True
 
 
 def marked(token: str) -> list[int]:

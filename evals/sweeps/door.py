@@ -55,8 +55,9 @@ def sweep(
 
     def opened(root: Path) -> Any:
         from evals.sweeps.executors import open_executor
+        from evals.sweeps.imports import imports_of
 
-        return open_executor(name, root, settings, parallel)
+        return open_executor(name, root, settings, parallel, imports_of(plan))
 
     run = run_sweep(
         plan,

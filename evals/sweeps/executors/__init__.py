@@ -7,7 +7,7 @@ opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,12 @@ def open_executor(
     root: Path,
     settings: Mapping[str, Any] | None = None,
     max_parallel: int | None = None,
+    imports: Sequence[str] = (),
 ) -> Executor:
     """An executor for the sweep folder ``root``; use it as a context manager.
 
     Args: settings: as in ``evals.sweeps.executors.settings``. max_parallel: jobs at a time, for the defaults of one
-    job; the scheduler keeps to it.
+    job; the scheduler keeps to it. imports: modules that the jobs need, for an executor that can import them once.
     Raises: UnknownNameError, ConfigError for settings, MissingRequirementError without the package, ExecutorError if
     there is no cluster.
     """
@@ -37,7 +38,7 @@ def open_executor(
     if name == "local":
         from evals.sweeps.executors.local import LocalPool
 
-        return LocalPool(kinds.parse(kinds.LocalSettings, name, given), max_parallel)
+        return LocalPool(kinds.parse(kinds.LocalSettings, name, given), max_parallel, imports)
     if name == "slurm":
         from evals.sweeps.executors.slurm import SlurmQueue
 

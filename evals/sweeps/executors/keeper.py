@@ -17,9 +17,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from evals.processes import MARK, die_with, kill_marked
 from evals.sweeps.executors.files import (
@@ -37,8 +38,51 @@ from evals.sweeps.executors.files import (
 
 BEAT_S = 5.0
 # Of torchrun: a job is one process, and must not take itself for a shard of its parent.
-_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 CANNOT_START = 127  # as in a shell
+
+
+class Child(Protocol):
+    """What a keeper needs of the process that it keeps; ``subprocess.Popen`` is one."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+class Handle(Protocol):
+    """The pool's end of a keeper while it keeps one job."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit code of the job, or of a keeper that is gone, negative for a signal."""
+
+    def wait(self) -> object: ...
+
+    def kill(self) -> None: ...
+
+    def release(self) -> None:
+        """The job has ended, and nothing more is asked."""
+
+
+class Single:
+    """A keeper of one job, as `start` gives it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self.pid = process, process.pid
+        self.poll, self.wait, self.kill = process.poll, process.wait, process.kill
+
+    def release(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -53,16 +97,32 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def keep(folder: Path) -> int:
-    """Run the job to its end. Returns its exit code, 128 + n after signal n."""
+def launch(order: Order, log: IO[bytes]) -> Child:
+    """Start the command of a job. Raises: OSError where it cannot be started."""
+    env = {k: v for k, v in os.environ.items() if k not in LAUNCHER}
+    keeper = os.getpid()
+    return subprocess.Popen(
+        order.command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd=order.cwd,
+        env={**env, **order.env, MARK: order.token},
+        start_new_session=True,  # a group of its own: SIGTERM meant for it does not reach the keeper
+        # The keeper has one thread of Python, so that nothing can be locked.
+        preexec_fn=lambda: die_with(keeper),
+    )
+
+
+def keep(folder: Path, wakeups: int, launch: Callable[[Order, IO[bytes]], Child] = launch) -> int:
+    """Run the job to its end. Returns its exit code, 128 + n after signal n. ``wakeups``: of `listen`."""
     order = read_order(folder)
     forget_end(folder)
     with open(log_path(folder), "ab", buffering=0) as log:
         begun = datetime.now(UTC).isoformat(timespec="seconds")
         log.write(f"-- {begun} {socket.gethostname()}: {' '.join(order.command)}\n".encode())
-        wakeups = _wakeups()
         try:
-            child = _launch(order, log)
+            child = launch(order, log)
         except OSError as error:
             log.write(f"{error}\n".encode())
             write_ended(
@@ -84,24 +144,7 @@ def keep(folder: Path) -> int:
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _launch(order: Order, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    env = {k: v for k, v in os.environ.items() if k not in _LAUNCHER}
-    keeper = os.getpid()
-    return subprocess.Popen(
-        order.command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        cwd=order.cwd,
-        env={**env, **order.env, MARK: order.token},
-        start_new_session=True,  # a group of its own: SIGTERM meant for it does not reach the keeper
-        preexec_fn=lambda: die_with(
-            keeper
-        ),  # the keeper has one thread, so that nothing can be locked
-    )
-
-
-def _wakeups() -> int:
+def listen() -> int:
     """A file descriptor that becomes readable at the end of a child and at SIGTERM; its bytes are the signals."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -116,7 +159,7 @@ def _wakeups() -> int:
     return reading
 
 
-def _watch(child: subprocess.Popen[bytes], folder: Path, token: str, wakeups: int) -> Stop | None:
+def _watch(child: Child, folder: Path, token: str, wakeups: int) -> Stop | None:
     """Wait for the end of the job. Returns why it has to be ended, or None if it ended by itself."""
     beat, next_beat = 0, time.monotonic()
     while child.poll() is None:
@@ -134,7 +177,7 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, token: str, wakeups: in
     return None
 
 
-def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
+def _end(child: Child, grace_s: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
     try:
@@ -145,4 +188,4 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(Path(sys.argv[1])))
+    sys.exit(keep(Path(sys.argv[1]), listen()))

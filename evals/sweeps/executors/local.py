@@ -1,13 +1,16 @@
-"""``local``: a pool on this machine. Cores, GPUs and memory are counted; a job sees the GPUs it was given."""
+"""``local``: a pool on this machine. Cores, GPUs and memory are counted; a job sees the GPUs it was given.
+
+Jobs without GPUs come from keepers that stay and have imported what all of them need (`warm`), one for each job that
+runs at once; others get a keeper each.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evals.errors import ConfigError
@@ -24,8 +27,9 @@ from evals.sweeps.executors.files import (
     write_handle,
     write_order,
 )
-from evals.sweeps.executors.keeper import start
+from evals.sweeps.executors.keeper import Handle, Single, start
 from evals.sweeps.executors.settings import LocalSettings
+from evals.sweeps.executors.warm import IS_POSSIBLE, WarmKeeper
 
 _KEEPER_S = 5.0  # what a keeper may take beyond the grace of its job
 
@@ -35,9 +39,12 @@ class LocalPool:
 
     name = "local"
 
-    def __init__(self, settings: LocalSettings, max_parallel: int | None = None) -> None:
-        """Raises: ConfigError if a single job asks for more than the pool has."""
-        self._settings = settings
+    def __init__(
+        self, settings: LocalSettings, max_parallel: int | None = None, imports: Sequence[str] = ()
+    ) -> None:
+        """``imports``: modules that every job needs. Raises: ConfigError if a job asks for more than the pool has."""
+        self._settings, self._imports = settings, tuple(imports)
+        self._warm: list[WarmKeeper] = []
         self._gpus = machine.gpus()[: settings.total_gpus]
         if len(self._gpus) < (settings.total_gpus or 0):
             raise ConfigError(
@@ -100,13 +107,27 @@ class LocalPool:
         }
         order = write_order(folder, env, self.name, self._settings.grace_s)
         try:
-            keeper = start(folder)
+            keeper = self._keeper(folder, env, resources)
         except OSError as error:
             raise ExecutorError(f"no process can be started for {folder.name}: {error}") from None
         write_handle(folder, order, str(keeper.pid))
         job = LocalJob(folder, order, keeper, resources, gpus)
         self._jobs.append(job)
         return job
+
+    def _keeper(self, folder: Path, env: Mapping[str, str], resources: Resources) -> Handle:
+        if not self._imports or not IS_POSSIBLE or resources.gpus:
+            return Single(start(folder))
+        busy = [job.keeper for job in self._jobs]
+        self._warm = [k for k in self._warm if k.is_alive]
+        found = next((k for k in self._warm if k not in busy and k.env == env), None)
+        if found is None:
+            found = WarmKeeper(self._imports, env, log_path(folder))
+            self._warm.append(found)
+        # One that has just died is lost with its job, which is started again.
+        with contextlib.suppress(BrokenPipeError):
+            found.give(folder)
+        return found
 
     def submit_all(self, folders: Sequence[Path], resources: Resources) -> list[LocalJob]:
         return [self.submit(folder, resources) for folder in folders]
@@ -128,7 +149,9 @@ class LocalPool:
             job.signal()
         for job in jobs:
             job.cancel()
-        self._jobs = []
+        for keeper in self._warm:
+            keeper.close()
+        self._jobs, self._warm = [], []
 
     def __enter__(self) -> LocalPool:
         return self
@@ -146,25 +169,24 @@ class LocalJob:
         self,
         folder: Path,
         order: Order,
-        keeper: subprocess.Popen[bytes],
+        keeper: Handle,
         resources: Resources,
         gpus: tuple[str, ...],
     ) -> None:
         self.folder, self.resources, self.gpus = folder, resources, gpus
         self.log: Path | None = log_path(folder)
         self.reason: str | None = None
-        self._order, self._keeper = order, keeper
+        self._order, self.keeper = order, keeper
         self._status: JobStatus = "running"
 
     @property
     def pid(self) -> int:
         """Of the keeper."""
-        return self._keeper.pid
+        return self.keeper.pid
 
     def poll(self) -> JobStatus:
-        if self._status == "running" and (code := self._keeper.poll()) is not None:
-            assert self._keeper.stdin is not None
-            self._keeper.stdin.close()
+        if self._status == "running" and (code := self.keeper.poll()) is not None:
+            self.keeper.release()
             if code < 0:  # the keeper was killed, and could not clear up behind its job
                 kill_marked(self._order.token)
             # The disk may have been too full for the keeper to write the end; its own exit code says the same.
@@ -175,7 +197,7 @@ class LocalJob:
     def signal(self) -> None:
         """Ask the keeper to end the job; returns at once."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._keeper.pid, signal.SIGTERM)
+            os.kill(self.keeper.pid, signal.SIGTERM)
 
     def cancel(self) -> None:
         if self.poll() != "running":
@@ -184,6 +206,6 @@ class LocalJob:
         until = time.monotonic() + self._order.grace_s + _KEEPER_S
         while self.poll() == "running":
             if time.monotonic() > until:
-                self._keeper.kill()
-                self._keeper.wait()
+                self.keeper.kill()
+                self.keeper.wait()
             time.sleep(0.02)
