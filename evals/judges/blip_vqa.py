@@ -11,20 +11,19 @@ another answer than the same question alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evals.api import Identity, ModelOptions
+from evals.api import ModelOptions
 from evals.judges.pairs import unique_pictures
 from evals.judges.pretrained import (
+    PretrainedJudge,
     Weights,
     chunks,
     find_weights,
-    load_network,
     read_arguments,
     refuse_pickles,
-    tokenizer_of,
 )
 
 HUB_ID = "Salesforce/blip-vqa-capfilt-large"
@@ -48,47 +47,15 @@ def create(spec: str, options: ModelOptions) -> BlipVqaJudge:
     return BlipVqaJudge(weights, f"blip-vqa:{weights.label}" if spec else "blip-vqa", options.device, arguments)
 
 
-class BlipVqaJudge:
+class BlipVqaJudge(PretrainedJudge):
     """`evals.api.QuestionJudge` and `ProbabilityJudge` around transformers' BlipForQuestionAnswering."""
 
+    network = "BlipForQuestionAnswering"
+    processor = "BlipImageProcessorPil"
+
     def __init__(self, weights: Weights, name: str, device: str, arguments: _Arguments) -> None:
-        self._weights, self._wanted_device, self._arguments = weights, device, arguments
-        self._model: Any = None
-        self._tokenizer: Any = None
-        self._image_processor: Any = None
-        self.identity = Identity(
-            name=name,
-            version="1",
-            digest=weights.digest(),
-            domain="photos",
-            settings=asdict(arguments),
-            batch_size=8,
-        )
-
-    def load(self) -> None:
-        """Build the network. Raises JudgeError for weights that do not fit."""
-        import torch
-        from transformers import BlipForQuestionAnswering, BlipImageProcessorPil
-
-        from evals.models.devices import resolve_device
-
-        self._device = resolve_device(self._wanted_device)
-        model, self._tokenizer, self._image_processor = load_network(
-            self.identity.name,
-            self._weights.folder,
-            BlipForQuestionAnswering,
-            tokenizer_of,
-            BlipImageProcessorPil.from_pretrained,
-            dtype=getattr(torch, self._arguments.dtype),
-        )
-        self._model = model.to(self._device)
-
-    def close(self) -> None:
-        self._model = self._tokenizer = self._image_processor = None
-
-    def accuracy(self) -> Mapping[str, Any]:
-        """Nobody has published how often it agrees with DPG-Bench's own judge."""
-        return {}
+        super().__init__(weights, name, device, batch_size=8, settings=asdict(arguments))
+        self._arguments = arguments
 
     def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[str]:
         """The generated text per (picture, question), lower case as the tokenizer writes it."""
@@ -133,7 +100,7 @@ class BlipVqaJudge:
 
     def _see(self, pictures: Sequence[Any]) -> Any:
         """Image features (pictures, patches + 1, width)."""
-        pixels = self._image_processor(list(pictures), return_tensors="pt").pixel_values
+        pixels = self._processor(list(pictures), return_tensors="pt").pixel_values
         return self._model.vision_model(pixel_values=pixels.to(self._device, self._model.dtype))[0]
 
     def _question_states(self, features: Any, tokens: list[list[int]]) -> Any:

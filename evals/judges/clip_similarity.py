@@ -6,19 +6,18 @@ torchmetrics' default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.api import Identity, ModelOptions
+from evals.api import ModelOptions
 from evals.errors import UsageError
 from evals.judges.pretrained import (
+    PretrainedJudge,
     Weights,
     find_weights,
-    load_network,
     read_arguments,
     refuse_pickles,
-    tokenizer_of,
 )
 
 HUB_ID = "openai/clip-vit-large-patch14"
@@ -37,45 +36,15 @@ class Similarity:
     is_cut: bool
 
 
-class ClipJudge:
+class ClipJudge(PretrainedJudge):
     """`similarity` of pictures and texts. Reading the folder is cheap; ``load`` builds the network."""
 
+    network = "CLIPModel"
+    processor = "CLIPImageProcessorPil"
+
     def __init__(self, weights: Weights, device: str) -> None:
-        self._weights, self._wanted_device = weights, device
+        super().__init__(weights, f"clip:{weights.label}", device, batch_size=16)
         self.encoder = weights.label.rpartition("/")[2]
-        self._model: Any = None
-        self._processor: Any = None
-        self._tokenizer: Any = None
-        self.identity = Identity(
-            name=f"clip:{weights.label}",
-            version="1",
-            digest=weights.digest(),
-            domain="photos",
-            batch_size=16,
-        )
-
-    def load(self) -> None:
-        """Raises JudgeError for weights that do not fit."""
-        from transformers import CLIPImageProcessorPil, CLIPModel
-
-        from evals.models.devices import resolve_device
-
-        self._device = resolve_device(self._wanted_device)
-        model, self._tokenizer, self._processor = load_network(
-            self.identity.name,
-            self._weights.folder,
-            CLIPModel,
-            tokenizer_of,
-            CLIPImageProcessorPil.from_pretrained,
-        )
-        self._model = model.float().to(self._device)
-
-    def close(self) -> None:
-        self._model = self._processor = self._tokenizer = None
-
-    def accuracy(self) -> Mapping[str, Any]:
-        """Cosines are not right or wrong."""
-        return {}
 
     def similarity(self, images: Sequence[Any], texts: Sequence[str]) -> list[Similarity]:
         """One per (picture, text) pair, in order; it depends on the pair alone."""

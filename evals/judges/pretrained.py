@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from evals.api import Identity
 from evals.errors import JudgeError, MissingRequirementError, UsageError, shown
 from evals.io.digests import folder_digest
 
@@ -76,6 +77,55 @@ def load_network(
         raise JudgeError(f"judge {judge!r} cannot be loaded from {folder}: {line}") from error
     refuse_missing(judge, folder, report["missing_keys"])
     return (model.eval(), *others)
+
+
+class PretrainedJudge:
+    """A network of transformers with its tokenizer and image processor, by a judge's name; built on first use."""
+
+    network: ClassVar[str]
+    processor: ClassVar[str]
+
+    def __init__(
+        self, weights: Weights, name: str, device: str, batch_size: int, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """``settings``: of the judge's identity; ``dtype`` among them, float32 without."""
+        self._weights, self._wanted_device = weights, device
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._processor: Any = None
+        self.identity = Identity(
+            name=name,
+            version="1",
+            digest=weights.digest(),
+            domain="photos",
+            settings=settings or {},
+            batch_size=batch_size,
+        )
+
+    def load(self) -> None:
+        """Build the network. Raises JudgeError for weights that do not fit."""
+        import torch
+        import transformers
+
+        from evals.models.devices import resolve_device
+
+        self._device = resolve_device(self._wanted_device)
+        model, self._tokenizer, self._processor = load_network(
+            self.identity.name,
+            self._weights.folder,
+            getattr(transformers, self.network),
+            tokenizer_of,
+            getattr(transformers, self.processor).from_pretrained,
+            dtype=getattr(torch, self.identity.settings.get("dtype", "float32")),
+        )
+        self._model = model.to(self._device)
+
+    def close(self) -> None:
+        self._model = self._tokenizer = self._processor = None
+
+    def accuracy(self) -> Mapping[str, Any]:
+        """Nobody has published how often such a judge is right."""
+        return {}
 
 
 def tokenizer_of(folder: Path, **options: Any) -> Any:

@@ -112,13 +112,14 @@ def kernel_figure(found: PictureSet, reference: Statistics, draws: int = 0) -> M
                 lambda rows: kernel.within(found.features[rows])
                 - 2 * float(kernel.kernel(found.features[rows], other).mean()),
             )
-        parts = [found.features[rows] for rows in _parts(found)]
+        parts = _parts(found)
         if found.n_clusters < 2 * PARTS or min(map(len, parts)) < 2:
             return value, None
         other = _some(reference.features)
         # The reference's own term is the same for all parts, so it does not spread.
         found_by_part = [
-            kernel.within(part) - 2 * float(kernel.kernel(part, other).mean()) for part in parts
+            kernel.within(part) - 2 * float(kernel.kernel(part, other).mean())
+            for part in (found.features[rows] for rows in parts)  # one in memory at a time
         ]
         half = _T9 * float(np.std(found_by_part, ddof=1)) / np.sqrt(PARTS)
         return value, (value - half, value + half)

@@ -2,14 +2,12 @@
 
     python tests/benchmarks/bench_understanding.py                     # nano, 128 questions, the table on stdout
     python tests/benchmarks/bench_understanding.py --model tiny --questions 64 --json
-    python tests/benchmarks/bench_understanding.py --lmms-eval         # beside lmms-eval's own loop (needs the extra)
 
 Questions are yes/no questions about sticker scenes, 8 a picture, in the order of the pictures, 16 tokens at most. The
 first row is what a plain loop does: one question at a time, every picture read for every question. Rows are interleaved
 `--repeats` times and the best of each is kept, because other work on the machine only ever adds time.
 
-With `--lmms-eval` the same model answers the same documents through `simple_evaluate` of lmms-eval with batch size 1
-and through the registered model, so that both run-times have one model, one data set and one machine.
+Whole commands beside those of lmms-eval: `bench_beside_lmms_eval.py`.
 """
 
 from __future__ import annotations
@@ -86,14 +84,6 @@ def measure(model: str, count: int, per_picture: int, repeats: int, max_new_toke
     ]
 
 
-def beside_lmms_eval(model: str, count: int, per_picture: int, max_new_tokens: int) -> list[dict[str, Any]]:
-    """The same through lmms-eval's evaluator, a document per question, from a parquet file with embedded pictures."""
-    from bench_understanding_lmms import through_lmms_eval
-
-    images, texts = questions_about_scenes(count, per_picture)
-    return through_lmms_eval(model, images, texts, max_new_tokens)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     width = max(len(row["setting"]) for row in rows)
     lines = [f"{'setting':<{width}}  seconds  answers/s  gain"]
@@ -110,14 +100,11 @@ def main() -> None:
     parser.add_argument("--per-picture", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--max-new-tokens", type=int, default=16)
-    parser.add_argument("--lmms-eval", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    shape = (options.model, options.questions, options.per_picture)
-    rows = measure(*shape, options.repeats, options.max_new_tokens)
-    if options.lmms_eval:
-        rows += beside_lmms_eval(*shape, options.max_new_tokens)
-        rows = [{**row, "gain": rows[0]["seconds"] / row["seconds"]} for row in rows]
+    rows = measure(
+        options.model, options.questions, options.per_picture, options.repeats, options.max_new_tokens
+    )
     if options.json:
         print(json.dumps(rows))
     else:
