@@ -32,7 +32,7 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
     """
     from evals.cli.run import set_up_logging, show, wait_politely
     from evals.errors import EvalError
-    from evals.phases.rescoring import rescore
+    from evals.rescoring import rescore
 
     wait_politely()
     set_up_logging(False, quiet)

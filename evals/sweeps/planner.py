@@ -203,8 +203,8 @@ class Planner:
             official = task.samples()
             samples = spread_evenly(official, task.groups, config.limit or len(official))
         else:
-            prepared = prepare(task, config.model.name, config.judge.name, config, RunOptions())
-            further, per_sample, samples = prepared.further_metrics, prepared.per_sample, prepared.samples
+            parts = prepare(task, config.model.name, config.judge.name, config, RunOptions()).parts
+            further, per_sample, samples = parts.metrics, parts.per_sample, parts.samples
         self.tasks[task.name] = {"kind": task.kind, "version": task.version}
         if task.name not in self._metrics:
             self._metrics[task.name] = [m.name for m in [*task.metrics(), *further]]

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evals.cli.main import main
-from evals.runner import default_folder
+from evals.prepared import default_folder
 from reports.tracking_values import metric_name
 
 FAKE = ["run", "--task", "geneval", "--model", "dummy", "--judge", "dummy", "--limit", "1", "--num-images", "1",

@@ -14,7 +14,7 @@ from evals.errors import InputError, JudgeError, UsageError
 from evals.judges.dummy import DummyJudge
 from evals.judges.dummy import _Arguments as JudgeArguments
 from evals.models.dummy import DummyModel
-from evals.phases.rescoring import rescore
+from evals.rescoring import rescore
 from evals.results import load
 
 QUIET = {"quiet": True, "report": False, "tracking__enabled": False}

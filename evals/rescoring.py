@@ -20,11 +20,12 @@ from evals.api import Identity, Judge, Sample, Task
 from evals.config import RunConfig, resolve
 from evals.errors import UsageError
 from evals.io.jsonl import read_rows
+from evals.phases.outcome import Run, RunOptions
 from evals.phases.plan import Plan, spread_evenly
 from evals.phases.readymade import EncodedPicture, Findings, check_apart
 from evals.plugins.lookup import find_judge, find_task
+from evals.prepared import Prepared, default_folder
 from evals.results import RunData, load
-from evals.runner import Prepared, Run, RunOptions, default_folder
 from evals.store import OUTPUTS, RunStore
 
 MAY_DIFFER = (
