@@ -2,8 +2,6 @@
 
 Every turn is read by the backbone once. A picture that the model draws enters the conversation as one that the
 user shows would: through the vision tower.
-
-Dimension letters: L tokens of the conversation, H hidden size.
 """
 
 from __future__ import annotations
@@ -18,12 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip3o.answering.decode import Row
 from blip3o.answering.questions import MAX_NEW_TOKENS
+from blip3o.dialogue_reader import Reader, TokenContext
 from blip3o.errors import ConfigError, DataError
 from blip3o.inputs import checked_picture, checked_texts
 from blip3o.prompts import ASSISTANT, TURN_END, VISION_BLOCK, text_mark, user_turn
 from blip3o.settings import check_count
-from blip3o.unified import Blip3oModel
 
 if TYPE_CHECKING:
     from blip3o.pipeline import Blip3oPipeline
@@ -47,81 +46,6 @@ class Turn:
     seed: int | None = None
 
 
-@dataclass(frozen=True)
-class _Context:
-    """The conversation as the backbone reads it: ids, input embeddings (1, L, H), and the pictures' grids."""
-
-    ids: tuple[int, ...] = ()
-    embeddings: Tensor | None = None
-    grids: tuple[Tensor, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def extended(
-        self, ids: Sequence[int], embeddings: Tensor, grids: tuple[Tensor, ...] = ()
-    ) -> _Context:
-        before = [] if self.embeddings is None else [self.embeddings]
-        return _Context(
-            (*self.ids, *ids), torch.cat([*before, embeddings], dim=1), (*self.grids, *grids)
-        )
-
-
-class _Reader:
-    """A key/value cache over a growing context, under one rule of positions.
-
-    Drawing counts tokens plainly and answering spreads pictures over M-RoPE's axes, as the released models do; keys
-    carry their positions, so each rule has a cache of its own.
-    """
-
-    def __init__(self, model: Blip3oModel, has_own_positions: bool) -> None:
-        self.model, self.has_own_positions = model, has_own_positions
-        self.cache: Any = None
-        self.length = 0
-
-    def read(self, context: _Context) -> Tensor:
-        """Bring the cache up to the end of the context: the last token's state (1, H)."""
-        # The state of a token is not kept: where nothing is new, the last one is read again.
-        self.crop(len(context) - 1)
-        assert context.embeddings is not None
-        positions = self.positions(context)[..., self.length :]
-        output = self.model.backbone(
-            context.embeddings[:, self.length :],
-            torch.ones(1, len(context), dtype=torch.long, device=positions.device),
-            positions,
-            cache=self.cache,
-            use_cache=True,
-        )
-        self.cache, self.length = output.cache, len(context)
-        state: Tensor = output.hidden_states[:, -1]
-        return state
-
-    def positions(self, context: _Context) -> Tensor:
-        """(1, L) plain, or the backbone's own (..., 1, L)."""
-        assert context.embeddings is not None
-        device = context.embeddings.device
-        if not self.has_own_positions:
-            return torch.arange(len(context), device=device)[None]
-        ids = torch.tensor([context.ids], device=device)
-        grid = torch.cat(context.grids).to(device) if context.grids else None
-        return self.model.backbone.own_positions(ids, torch.ones_like(ids), grid)
-
-    def forward_and_forget(self, embeddings: Tensor) -> Tensor:
-        """Hidden states (1, n, H) of tokens after the context, at plain positions, that no later turn sees."""
-        end = self.length + embeddings.shape[1]
-        positions = torch.arange(self.length, end, device=embeddings.device)[None]
-        mask = torch.ones(1, end, dtype=torch.long, device=embeddings.device)
-        states = self.model.backbone(embeddings, mask, positions, cache=self.cache).hidden_states
-        self.cache.crop(-embeddings.shape[1])
-        return states
-
-    def crop(self, length: int) -> None:
-        """Forget what was read after the first ``length`` tokens."""
-        if length < self.length:
-            self.cache.crop(length - self.length)
-            self.length = length
-
-
 class Dialogue:
     """A conversation with one model.
 
@@ -138,7 +62,7 @@ class Dialogue:
         self.pipeline, self.seed, self.use_cache = pipeline, seed, use_cache
         self.turns: list[Turn] = []
         self._restart_readers()
-        self._context = _Context()
+        self._context = TokenContext()
         self._context = self._extended(pipeline.prompts.system_turn())
 
     # Turns
@@ -243,13 +167,13 @@ class Dialogue:
 
     def _restart_readers(self) -> None:
         model = self.pipeline.model
-        self._plain = _Reader(model, has_own_positions=False)
-        self._own = _Reader(model, has_own_positions=True)
+        self._plain = Reader(model, has_own_positions=False)
+        self._own = Reader(model, has_own_positions=True)
 
     @torch.no_grad()
     def _extended(
         self, rendered: str, texts: Sequence[str] = (), pictures: Sequence[Image.Image] = ()
-    ) -> _Context:
+    ) -> TokenContext:
         """The context with a rendered piece of chat after it. Raises: DataError if it does not fit."""
         inputs, model = self.pipeline.inputs, self.pipeline.model
         patches = inputs.patches(pictures)
@@ -289,26 +213,18 @@ class Dialogue:
         The context stays as it is: the answer enters it from its text (``add``), so that a conversation rebuilt from
         its transcript holds the same tokens.
         """
-        device = self.pipeline.use_part("backbone")
+        self.pipeline.use_part("backbone")
         model, inputs = self.pipeline.model, self.pipeline.inputs
         tokens, image_start = inputs.tokenizer, model.config.tokens.image_start
         if not self.use_cache:
             self._restart_readers()
-        context, answered = self._extended(ASSISTANT), []
-        room = min(max_new_tokens, (inputs.max_tokens or math.inf) - len(context))
-        while len(answered) < room:
-            logits = model.backbone.logits(self._own.read(context))[0]
-            if not may_draw:
-                logits[image_start] = -math.inf
-            token = int(logits.argmax())
-            if token == image_start and not answered:
-                self._own.crop(len(self._context))
-                return None
-            if token in (tokens.eos_token_id, image_start):
-                break
-            answered.append(token)
-            embedded = model.backbone.embed(torch.tensor([[token]], device=device))
-            context = context.extended([token], embedded)
+        context = self._extended(ASSISTANT)
+        room = int(min(max_new_tokens, (inputs.max_tokens or math.inf) - len(context)))
+        stays_text = () if may_draw else (image_start,)
+        row = Row(room, ends=(image_start,), barred=stays_text)
+        self._own.answer_and_forget(context, row, tokens)
         self._own.crop(len(self._context))
-        text: str = tokens.decode(answered, skip_special_tokens=True)
+        if row.ended_by == image_start and not row.ids:
+            return None
+        text: str = tokens.decode(row.ids, skip_special_tokens=True)
         return text.strip()

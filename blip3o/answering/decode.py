@@ -22,12 +22,19 @@ _MARGIN_TOKENS = 8
 
 @dataclass
 class Row:
-    """An answer on its way: ``limit`` tokens at most."""
+    """An answer on its way: ``limit`` tokens at most.
+
+    ``ends``: tokens that end it, beside the end of the turn; which one did is ``ended_by``. ``barred``: tokens that it
+    cannot hold.
+    """
 
     limit: int
     stop: tuple[str, ...] = ()
     generator: torch.Generator | None = None
+    ends: tuple[int, ...] = ()
+    barred: tuple[int, ...] = ()
     ids: list[int] = field(default_factory=list)
+    ended_by: int | None = None
 
     def window(self) -> int:
         """How many of the last tokens hold a stop text that has just ended: each token is at least one byte."""
@@ -42,7 +49,7 @@ def decode(
     rows: Sequence[Row],
     sampling: Sampling,
 ) -> None:
-    """Fill ``rows[i].ids`` until the end token (not kept), a stop text or the limit.
+    """Fill ``rows[i].ids`` until an end token (not kept), a stop text or the limit.
 
     Args: states (B, D): of the last token that was read. The context is used up.
     """
@@ -50,7 +57,11 @@ def decode(
     active = list(range(len(rows)))  # the row behind each line of the batch
     done = [False] * len(rows)
     while True:
-        chosen = next_tokens(backbone.logits(states), [rows[i].generator for i in active], sampling)
+        logits = backbone.logits(states)
+        for line, i in enumerate(active):
+            if rows[i].barred:
+                logits[line, list(rows[i].barred)] = -torch.inf
+        chosen = next_tokens(logits, [rows[i].generator for i in active], sampling)
         for i, token in zip(active, chosen, strict=True):
             if not done[i]:
                 done[i] = _take(rows[i], token, tokenizer)
@@ -66,7 +77,8 @@ def decode(
 
 def _take(row: Row, token: int, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Add a token to an answer. Returns: whether it ends there."""
-    if token == tokenizer.eos_token_id:
+    if token == tokenizer.eos_token_id or token in row.ends:
+        row.ended_by = token
         return True
     row.ids.append(token)
     if len(row.ids) >= row.limit:
