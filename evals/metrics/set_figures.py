@@ -153,7 +153,7 @@ def precision_figure(found: PictureSet, reference: Statistics, is_within: np.nda
         estimate.value,
         estimate.n,
         found.unscored,
-        None if estimate.ci is None else (estimate.ci[0], estimate.ci[1]),
+        estimate.ci,
         clusters=estimate.n_clusters,
         method=estimate.method,
     )

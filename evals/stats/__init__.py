@@ -59,6 +59,7 @@ from evals.stats.clusters import (
     stratify,
     t_quantile,
 )
+from evals.stats.interval import Interval
 from evals.stats.paired import PairedDifference, holm, paired_difference
 from evals.stats.power import (
     Design,
@@ -73,6 +74,7 @@ from evals.stats.shares import cluster_wilson, mover, wilson
 __all__ = [
     "Design",
     "Estimate",
+    "Interval",
     "PairedDifference",
     "by_stratum",
     "cluster_size_needed",
@@ -93,21 +95,13 @@ MIN_EDGE_CLUSTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean with its interval. `lo` and `hi` are NaN where no interval exists (see `method`)."""
+class Estimate(Interval):
+    """A mean with its interval; `method` says how it was found, or why there is none."""
 
-    value: float
-    lo: float
-    hi: float
     n: int
     n_clusters: int
     method: str
     level: float = 0.95
-
-    @property
-    def ci(self) -> list[float] | None:
-        """[lo, hi] as results.json stores it, or None when there is no interval."""
-        return None if math.isnan(self.lo) or math.isnan(self.hi) else [self.lo, self.hi]
 
 
 def mean(

@@ -26,27 +26,20 @@ from evals.stats.clusters import (
     stratify,
     t_quantile,
 )
+from evals.stats.interval import Interval
 
 EXACT_SIGN_FLIPS = 12  # up to 2**12 sign patterns are enumerated instead of drawn
 
 
 @dataclass(frozen=True, slots=True)
-class PairedDifference:
+class PairedDifference(Interval):
     """Mean of a - b over shared samples, its interval and a two-sided p-value for "no difference"."""
 
-    value: float
-    lo: float
-    hi: float
     p_value: float
     n: int
     n_clusters: int
     method: str
     level: float = 0.95
-
-    @property
-    def ci(self) -> list[float] | None:
-        """[lo, hi], or None when there is no interval."""
-        return None if math.isnan(self.lo) or math.isnan(self.hi) else [self.lo, self.hi]
 
 
 def paired_difference(

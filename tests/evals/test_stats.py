@@ -86,7 +86,7 @@ def test_all_equal_verdicts_still_have_an_interval(value):
 
 def test_all_equal_unbounded_values_have_a_point_interval():
     estimate = stats.mean([2.5] * 12)
-    assert estimate.ci == [2.5, 2.5]
+    assert estimate.ci == (2.5, 2.5)
 
 
 def test_overall_of_nothing_right_has_an_upper_limit():
