@@ -30,9 +30,11 @@ VAE_CONFIG: dict[str, Any] = {
     "norm_num_groups": 8,
     "mid_block_add_attention": False,
 }
-LOOP = LoopConfig(steps=8000, lr=2e-3, warmup_steps=100, ema_decay=0.998, seed=7)
+LOOP = LoopConfig(steps=8000, lr=1e-3, warmup_steps=100, ema_decay=0.998, seed=7)
 KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 0.5
+COARSE_WEIGHT = 1.0
+COARSE_PX = (4, 8)
 
 
 def build_vae(seed: int = LOOP.seed) -> AutoencoderKL:
@@ -48,8 +50,9 @@ class AutoencoderStage:
     """Pictures through a few numbers and back.
 
     Loss: mean absolute error of pixels; ``edge_weight`` times that of their differences to the right and below, so
-    that outlines stay sharp without a perceptual network; ``kl_weight`` times the mean KL divergence per latent number
-    from N(0, 1), which keeps latents in the range that flow matching starts from.
+    that outlines stay sharp without a perceptual network; ``coarse_weight`` times ``coarse_error``, without which the
+    commonest hue stands for all others for thousands of steps; ``kl_weight`` times the mean KL divergence per latent
+    number from N(0, 1), which keeps latents in the range that flow matching starts from.
     """
 
     name = "autoencoder"
@@ -60,10 +63,11 @@ class AutoencoderStage:
         batches: Callable[[int], PictureBatch],
         kl_weight: float = KL_WEIGHT,
         edge_weight: float = EDGE_WEIGHT,
+        coarse_weight: float = COARSE_WEIGHT,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"vae": vae}
         self.vae, self.batch = vae, batches
-        self.kl_weight, self.edge_weight = kl_weight, edge_weight
+        self.kl_weight, self.edge_weight, self.coarse_weight = kl_weight, edge_weight, coarse_weight
 
     def loss(
         self, batch: PictureBatch, generator: torch.Generator
@@ -75,14 +79,26 @@ class AutoencoderStage:
         drawn = self.vae.decode((mean + deviation * noise).to(pixels.dtype)).sample.float()
         error = F.l1_loss(drawn, pixels)
         edges = sum(F.l1_loss(drawn.diff(dim=d), pixels.diff(dim=d)) for d in (-1, -2))
+        coarse = coarse_error(drawn - pixels)
         kl = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).mean()
         numbers = {
             "l1": error.item(),
             "psnr": psnr(drawn.detach(), pixels),
+            "coarse": coarse.item(),
             "kl": kl.item(),
             "latent_std": mean.detach().std().item(),
         }
-        return error + self.edge_weight * edges + self.kl_weight * kl, numbers
+        loss = error + self.edge_weight * edges + self.coarse_weight * coarse + self.kl_weight * kl
+        return loss, numbers
+
+
+def coarse_error(difference: Tensor) -> Tensor:
+    """Mean squared difference of block averages, of every block size in COARSE_PX, plus four times that of their hue
+    (what is left of a block when its grey is taken off). difference: (B, 3, S, S) -> scalar."""
+    blocks = [F.avg_pool2d(difference, size) for size in COARSE_PX]
+    hue = blocks[0] - blocks[0].mean(1, keepdim=True)
+    total: Tensor = sum((block.square().mean() for block in blocks), 4 * hue.square().mean())
+    return total
 
 
 def psnr(drawn: Tensor, pictures: Tensor) -> float:

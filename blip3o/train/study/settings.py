@@ -54,9 +54,9 @@ class UnderstandingSettings:
 class AutoencoderSettings:
     """The VAE of the VAE target, encoder and decoder in one."""
 
-    steps: int = 3000
+    steps: int = 6000
     batch: int = 16
-    lr: float = 2e-3
+    lr: float = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,14 @@ import torch
 from blip3o.decoder import load_decoder
 from blip3o.errors import ShapeError
 from blip3o.stickers import SceneConfig
-from blip3o.train.autoencoder import VAE_CONFIG, AutoencoderStage, build_vae, psnr, standardise
+from blip3o.train.autoencoder import (
+    VAE_CONFIG,
+    AutoencoderStage,
+    build_vae,
+    coarse_error,
+    psnr,
+    standardise,
+)
 from blip3o.train.loop import LoopConfig, fit
 from blip3o.train.world_data import Scenes
 
@@ -54,6 +61,18 @@ def test_the_kl_term_is_that_of_the_library(scenes) -> None:
     posterior = vae.encode(scenes(0).pixels).latent_dist
     per_number = posterior.kl().mean() / posterior.mean[0].numel()
     assert numbers["kl"] == pytest.approx(per_number.item(), rel=1e-4)
+
+
+def test_the_coarse_error_sees_hues_and_not_what_averages_out() -> None:
+    grey = torch.full((1, 3, 16, 16), 0.5)
+    assert coarse_error(grey).item() == pytest.approx(2 * 0.25)  # blocks of two sizes, no hue
+    red = torch.zeros(1, 3, 16, 16)
+    red[:, 0] = 0.3
+    # per channel 0.09 / 3 in blocks of both sizes; the hue is (0.2, -0.1, -0.1)
+    assert coarse_error(red).item() == pytest.approx(2 * 0.03 + 4 * 0.02)
+    checks = torch.ones(1, 3, 16, 16)
+    checks[..., ::2] = -1
+    assert coarse_error(checks).item() == 0
 
 
 def test_psnr_is_the_formula() -> None:
