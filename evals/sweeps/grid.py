@@ -9,21 +9,20 @@ Pure: nothing is looked up, planned or written here.
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from evals.config import flatten
-from evals.errors import ConfigError, shown
+from evals.errors import shown
+from evals.sweeps.axes import without_wrong_keys
 from evals.sweeps.folder import digest_of
 from evals.sweeps.naming import id_of, labels_of
 from evals.sweeps.schema import SweepConfig, run_layer
 from evals.sweeps.selection import distinct, matching, selection_problems
 from evals.sweeps.source import Source, together
 
-ROOTS = ("train", "run")
 MAX_POINTS = 10_000
 
 
@@ -73,7 +72,7 @@ def expand(config: SweepConfig, source: Source, problems: list[str]) -> Grid:
     combination that stands twice; the grid is then what is left without them.
     Raises: ConfigError for grids that are empty or have more than 10,000 points.
     """
-    config = _without_wrong_keys(config, source, problems)
+    config = without_wrong_keys(config, source, problems)
     labels = labels_of(_keys(config, source))
     by_label = {label: key for key, label in labels.items()}
     combinations = list(_combinations(config, source, labels))
@@ -111,75 +110,6 @@ def _is_zip_first(source: Source) -> bool:
     """Ids name axes in the order of the file."""
     lines = source.lines
     return ("zip",) in lines and lines["zip",] < lines.get(("axes",), 0)
-
-
-def _without_wrong_keys(
-    config: SweepConfig, source: Source, problems: list[str]
-) -> SweepConfig:
-    """Keys that are not under train or run, or that vary in two places, are told and taken out."""
-    seen: dict[str, str] = {}
-
-    def sound(values: Mapping[str, Any], *path: str | int, varies: bool = True) -> dict[str, Any]:
-        kept = {}
-        for key, value in values.items():
-            place = source.place(*path, key)
-            problem = _key_problem(key, config)
-            if problem is None and varies and key in seen:
-                problem = f"varies twice, here and at {seen[key]}"
-            if problem is None:
-                kept[key] = value
-                seen.setdefault(key, place)
-            else:
-                problems.append(f"{place}: axis {shown(key)} {problem}")
-        return kept
-
-    axes = sound(config.axes, "axes")
-    zipped = [sound(group, "zip", i) for i, group in enumerate(config.zip)]
-    points = [sound(point, "points", i, varies=False) for i, point in enumerate(config.points)]
-    return config.model_copy(
-        update={"axes": axes, "zip": [g for g in zipped if g], "points": [p for p in points if p]}
-    )
-
-
-def _key_problem(key: str, config: SweepConfig) -> str | None:
-    root, _, rest = key.partition(".")
-    if root not in ROOTS or not rest or not all(key.split(".")):
-        return f"is no key under base.train or base.run.{_near(key, config)}"
-    if root == "train":
-        if config.base.train is None:
-            return "cannot vary: base.train is null, points of this sweep do not train"
-        return None
-    if rest == "task":
-        return "cannot vary: tasks stand in base.evaluate.tasks"
-    if rest == "seed":
-        return "cannot vary: give seeds"
-    if rest in ("model", "model.name") and config.base.train is not None:
-        return "cannot vary: the model is what each point trains"
-    try:
-        run_layer({rest: None})
-    except ConfigError as error:
-        return f"cannot vary: {error}"
-    return None
-
-
-def _near(key: str, config: SweepConfig) -> str:
-    from evals.config import keys
-
-    known = [f"run.{k}" for k in keys()]
-    known += [f"train.{k}" for k, _ in _flat(config.base.train or {})]
-    close = [k for k in known if k.endswith(f".{key}")]
-    close = close or difflib.get_close_matches(key, known, n=3, cutoff=0.75)
-    if close:
-        return f" Did you mean: {', '.join(close[:3])}?"
-    return f" Write train.{key} for the training, run.{key} for the evaluation."
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _combinations(
