@@ -121,6 +121,25 @@ SWEEP_TERMS = {
         "how trainings from different seeds differ (Student's t over seeds). With one seed it covers the prompts only.",
     ),
     "sd": ("sd of seeds", "Standard deviation of the figure from one training to the next."),
+    "over-seeds": (
+        "over seeds",
+        "95 % interval for other trainings of the same recipe on these very prompts: Student's t over the seeds' "
+        "values, with one degree of freedom less than there are seeds.",
+    ),
+    "over-prompts": (
+        "over prompts",
+        "95 % interval for other prompts and these very models, their seeds pooled. It gets narrow with many prompts "
+        "however few trainings there were, so it says nothing about designs.",
+    ),
+    "sd-difference": (
+        "sd of seeds",
+        "Standard deviation, from seed to seed, of the difference between a cell and the baseline, pooled over cells.",
+    ),
+    "seeds-needed": (
+        "seeds for a difference",
+        "Fewest seeds a side with which a true difference of that size is found in 8 of 10 studies: by a paired t-test "
+        "over seeds on these prompts, and below it where other prompts count as chance, too.",
+    ),
     "difference": (
         "difference",
         "The cell minus the baseline, output by output on the same prompts and within the same seed, then over seeds.",

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any
 
 from reports.banners import LEVELS, is_stickers
-from reports.format import count
+from reports.format import count, words
 from reports.sweep_data import SweepData
+from reports.sweep_sources import shared_over_seeds
 
 
 def sweep_banners(data: SweepData) -> list[dict[str, str]]:
@@ -54,6 +55,14 @@ def sweep_banners(data: SweepData) -> list[dict[str, str]]:
             "have, which stand beside them."
         )
         found.append(("warn", "Unequal seeds", text))
+    shared = shared_over_seeds(data)
+    if shared and max(sizes, default=0) > 1:
+        text = (
+            f"Trained once and used by several seeds: {', '.join(words(name) for name in shared)}. Intervals over "
+            "seeds do not cover what another training of these stages would give; cells whose seeds share the model "
+            "that answers have no verdict in that figure."
+        )
+        found.append(("note", "Shared stages", text))
     plans = {task: run.manifest["plan"] for task, run in data.runs.items() if run.manifest["partial"]}
     if plans:
         parts = [f"{task} {count(p['samples'])} of {count(p['official_samples'])}" for task, p in plans.items()]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evals.stats.seeds import of_values
 from evals.sweeps.folder import CurveRow
 from evals.sweeps.results import Cell
 from reports import sweep_plots
@@ -23,7 +24,10 @@ TIME_UNITS = ((7200.0, 3600.0, "hours"), (600.0, 60.0, "minutes"), (0.0, 1.0, "s
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A cell at a step: mean over `seeds`, the lowest and highest of them; of one seed its bounds over prompts."""
+    """A cell at a step: mean over `seeds`, the lowest and highest of them; of one seed its bounds over prompts.
+
+    `ci`: Student's t over seeds, n - 1 degrees of freedom; None with one seed.
+    """
 
     step: int
     seconds: float
@@ -33,6 +37,7 @@ class CurvePoint:
     high: float
     seeds: tuple[int, ...]
     is_final: bool
+    ci: tuple[float, float] | None = None
 
 
 def pooled(data: SweepData, cell: Cell, metric: str) -> list[CurvePoint]:
@@ -55,6 +60,7 @@ def pooled(data: SweepData, cell: Cell, metric: str) -> list[CurvePoint]:
             CurvePoint(
                 key[0], sum(r.total.seconds for r in at) / len(at), sum(r.total.images for r in at) / len(at), value,
                 value if low is None else low, value if high is None else high, tuple(rows), key[1],
+                of_values(values).ci,
             )
         )  # fmt: skip
     return found
@@ -137,7 +143,8 @@ def _records(
             yield {
                 **{axis: values[cell].get(axis) for axis in data.sweep["axes"]}, "metric": metric, "step": p.step,
                 "train_seconds": round(p.seconds, 2), "train_images": round(p.images), "value": p.value,
-                "low": p.low, "high": p.high, "seeds": " ".join(map(str, p.seeds)), "is_final": p.is_final,
+                "low": p.low, "high": p.high, "seeds_low": p.ci and p.ci[0], "seeds_high": p.ci and p.ci[1],
+                "seeds": " ".join(map(str, p.seeds)), "is_final": p.is_final,
             }  # fmt: skip
 
 

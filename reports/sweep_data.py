@@ -11,7 +11,7 @@ from typing import Any
 
 from evals.errors import EvalError
 from evals.results import RunData, load
-from evals.sweeps.folder import FINAL, SweepFolder
+from evals.sweeps.folder import FINAL, SweepFolder, read_stage
 from evals.sweeps.results import Cell, Row, SweepTable, build
 from reports.format import words
 from reports.sweep_points import PointData, read_points
@@ -64,6 +64,23 @@ class SweepData:
     def is_trained(self) -> bool:
         """Whether points are trained; without, a seed is one of sampling alone."""
         return any(point.point.stages for point in self.points)
+
+    def trainings(self, seeds: int, is_one: bool) -> int:
+        """How many trainings stand behind a comparison over `seeds`; without training, what is said of the model."""
+        if not self.is_trained:
+            return max(2, seeds)
+        return 1 if is_one else seeds
+
+    @cached_property
+    def stage_steps(self) -> Mapping[str, int]:
+        """Stage id -> optimizer steps it was planned with, of stages whose file can be read."""
+        found = {}
+        for stage in dict.fromkeys(i for point in self.points for i in point.point.stages):
+            try:
+                found[stage] = read_stage(self.folder.stage_folder(stage)).estimate.steps
+            except (EvalError, KeyError, TypeError):
+                continue
+        return found
 
     @cached_property
     def tasks(self) -> list[str]:

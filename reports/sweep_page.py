@@ -12,16 +12,18 @@ from reports.accuracy import accuracy_tables, verdict_accuracy
 from reports.banners import is_stickers
 from reports.credits import credits_of
 from reports.downloads import csv_file, json_file, stem_of
-from reports.format import count, number, seconds, signed, signed_interval, words
+from reports.format import count, number, seconds, signed, words
 from reports.page import NARROW_IN, both_widths, files_context, gallery_context
 from reports.sweep_banners import point_rows, sweep_banners
 from reports.sweep_curves import axis_figures, curve_figures, plane_figure
 from reports.sweep_data import SweepData
+from reports.sweep_export import STEPS_OF_NEED
 from reports.sweep_pictures import picture_tasks, sheet, sweep_gallery, training_sheet
+from reports.sweep_sources import source_records, source_tables
 from reports.sweep_stats import Effect
+from reports.sweep_words import answer, difference_ci, effect_word, reading, row_word, value_text
+from reports.verdicts import ALPHA
 
-ALPHA = 0.05
-STEPS_OF_NEED = (0.02, 0.05, 0.1)  # differences whose seeds are told, in the metric's own scale of 0 to 1
 MAX_DRAWN = 40  # cells in one chart
 MAX_NOTES = 12
 HALF_IN = 5.4  # of a figure that shares the width of the page with another
@@ -45,9 +47,12 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
     accuracy = (judge or {}).get("accuracy") or {}
     rows = point_rows(data)
     compute = _compute(data)
+    apart = source_tables(data)
     files = [
         csv_file(f"{stem}-table.csv", data.table.records(), "Cells and metrics with intervals and differences, CSV"),
         csv_file(f"{stem}-effects.csv", map(_effect_record, effects), "Effects of the axes, CSV") if effects else None,
+        csv_file(f"{stem}-seeds.csv", source_records(apart), "Intervals over seeds and over prompts apart, CSV")
+        if apart else None,
         curve_file,
         plane["csv"] if plane else None,
         csv_file(f"{stem}-compute.csv", compute["rows"], "Training compute by cell, CSV") if compute["rows"] else None,
@@ -74,8 +79,9 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         "tests": _tests(data),
         "effects": [_effect(data, e) for e in effects if e.metric in data.headlines],
         "more_effects": [_effect(data, e) for e in effects if e.metric not in data.headlines],
-        "answers": [_answer(data, e) for e in effects if e.metric in data.headlines and e.value is not None],
+        "answers": [answer(data, e) for e in effects if e.metric in data.headlines and e.value is not None],
         "needs": _needs(data),
+        "sources": apart,
         "need_steps": STEPS_OF_NEED,
         "axis_figures": axis_figures(data, stem),
         "curves": curves,
@@ -165,7 +171,7 @@ def _differences(data: SweepData, stem: str) -> list[dict[str, Any]]:
                 notes = [f"{signed(r.difference, r.unit)}" for r in rows]
                 return plots.difference_chart(
                     [data.names[r.cell] for r in rows], [r.difference or 0.0 for r in rows],
-                    [_difference_ci(r) for r in rows], [is_shown(r.p_holm) for r in rows], width_in=width_in,
+                    [difference_ci(r) for r in rows], [is_shown(r.p_holm) for r in rows], width_in=width_in,
                     notes=notes if width_in > 5 else [],
                 )  # fmt: skip
 
@@ -175,8 +181,8 @@ def _differences(data: SweepData, stem: str) -> list[dict[str, Any]]:
             "title": data.metric_name(metric), "charts": charts, "is_headline": metric in data.headlines,
             "figure": f"{stem}-{metric.replace('/', '-')}-differences",
             "rows": [
-                {"name": data.names[r.cell], "row": r, "ci": _difference_ci(r),
-                 "reading": _reading(r.difference, r.p_holm, r.higher_is_better)} for r in rows
+                {"name": data.names[r.cell], "row": r, "ci": difference_ci(r),
+                 "reading": reading(r.difference, row_word(data, r), r.p_holm)} for r in rows
             ],
             "left_out": [(data.names[r.cell], r.difference_note) for r in left_out],
         })  # fmt: skip
@@ -189,53 +195,20 @@ def _tests(data: SweepData) -> tuple[int, int]:
     return sum(tested), len(tested) - sum(tested)
 
 
-def _reading(value: float | None, p_holm: float | None, up: bool) -> tuple[str, str]:
-    """(class, word) of a difference."""
-    if p_holm is None:
-        return "tie", "not tested"
-    if not is_shown(p_holm) or not value:
-        return "tie", "no difference shown"
-    return ("better" if (value > 0) == up else "worse"), ("higher" if value > 0 else "lower")
-
-
 def _effect(data: SweepData, effect: Effect) -> dict[str, Any]:
     return {
         "effect": effect, "axis": words(effect.axis), "metric": data.metric_name(effect.metric),
-        "step": f"{_value(effect.before)} to {_value(effect.after)}",
-        "reading": _reading(effect.value, effect.p_holm, effect.higher_is_better),
+        "step": f"{value_text(effect.before)} to {value_text(effect.after)}",
+        "reading": reading(effect.value, effect_word(data, effect), effect.p_holm),
     }  # fmt: skip
-
-
-def _answer(data: SweepData, e: Effect) -> dict[str, str]:
-    """One sentence: what an axis does to a headline, over all other axes."""
-    name, before, after = data.metric_name(e.metric), _value(e.before), _value(e.after)
-    if is_shown(e.p_holm):
-        better = ((e.value or 0) > 0) == e.higher_is_better
-        text = f"{after} is {'better' if better else 'worse'} than {before} in {name}"
-    else:
-        text = f"No difference between {after} and {before} is shown in {name}"
-    text += f": {signed(e.value, e.unit)}"
-    if e.ci:
-        text += f", 95 % interval {signed_interval(e.ci, e.unit)}"
-    if e.p_holm is not None:
-        text += f", p {_p(e.p_holm)} after Holm’s correction"
-    of = f" of {e.asked_pairs}" if e.pairs < e.asked_pairs else ""
-    pairs = f"{e.pairs}{of} pair{'s' * (e.asked_pairs != 1)} of cells, {len(e.seeds)} seed{'s' * (len(e.seeds) != 1)}"
-    return {"axis": words(e.axis), "text": f"{text} ({pairs})."}
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _effect_record(e: Effect) -> dict[str, Any]:
     return {
         "axis": e.axis, "from": e.before, "to": e.after, "metric": e.metric, "unit": e.unit, "effect": e.value,
         "ci_low": e.ci and e.ci[0], "ci_high": e.ci and e.ci[1], "p": e.p_value, "p_holm": e.p_holm,
+        "seeds_low": e.ci_seeds and e.ci_seeds[0], "seeds_high": e.ci_seeds and e.ci_seeds[1],
+        "prompts_low": e.ci_prompts and e.ci_prompts[0], "prompts_high": e.ci_prompts and e.ci_prompts[1],
         "pairs_of_cells": e.pairs, "pairs_asked": e.asked_pairs,
         "seeds": " ".join(map(str, e.seeds)), "method": e.method, "note": e.note,
     }  # fmt: skip
@@ -284,11 +257,18 @@ def _ceilings(data: SweepData) -> dict[str, Any] | None:
     if not data.ceilings:
         return None
     columns = list(dict.fromkeys(name for c in data.ceilings.values() for name in c.figures))
+    metric = next((m for m in data.headlines if data.kind(m) == "generation"), None)
+    reached = {row.cell: row for row in data.table.of(metric)} if metric else {}
     rows = [
-        {"name": data.names[cell], "cells": [c.figures.get(name) for name in columns], "scenes": c.scenes}
+        {"name": data.names[cell], "cells": [c.figures.get(name) for name in columns], "scenes": c.scenes,
+         "reached": reached[cell].value if cell in reached else None}
         for cell, c in data.ceilings.items()
-    ]
-    return {"columns": [(c, "decibel" if c.endswith("_db") else "fraction") for c in columns], "rows": rows}
+    ]  # fmt: skip
+    return {
+        "columns": [(c, "decibel" if c.endswith("_db") else "fraction") for c in columns], "rows": rows,
+        "reached": data.metric_name(metric) if metric else None,
+        "unit": next((r.unit for r in reached.values() if r.value is not None), "fraction"),
+    }  # fmt: skip
 
 
 def _notes(data: SweepData) -> list[str]:
@@ -349,11 +329,3 @@ def _glossary(data: SweepData, metrics: Sequence[MetricValue], has_accuracy: boo
 
 def _ci(row: Row) -> tuple[float, float] | None:
     return None if row.ci_low is None or row.ci_high is None else (row.ci_low, row.ci_high)
-
-
-def _difference_ci(row: Row) -> tuple[float, float] | None:
-    if row.difference_low is None or row.difference_high is None:
-        return None
-    return row.difference_low, row.difference_high
-
-

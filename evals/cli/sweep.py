@@ -93,15 +93,29 @@ def run(file: str, **options: Any) -> None:
         raise EvalError(done.problem)
 
 
+# fmt: off
 @command.command("report")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
+@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write all results with their intervals as one small JSON file.")
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write the tables of a document anew, between its <!-- sweep ... --> marks; may need --results.")
 @click.option("--json", is_flag=True, help="Print the table as one JSON object.")
-def report(folder: Path, json: bool) -> None:
+# fmt: on
+def report(folder: Path, results: Path | None, markdown: Path | None, json: bool) -> None:
     """Print a sweep's table anew, and write table.csv and report.html. Reads the folder only."""
     from evals.sweeps.finish import finish
     from evals.sweeps.folder import SweepFolder
 
-    _show(*finish(SweepFolder(folder)), json)
+    table, page = finish(SweepFolder(folder))
+    if results is not None:
+        from reports.sweep_export import export
+        from reports.sweep_markdown import write_results
+
+        write_results(export(folder), results)
+    if markdown is not None:
+        from reports.sweep_markdown import fill
+
+        fill(markdown)
+    _show(table, page, json)
 
 
 def _show(table: SweepTable, page: Path | None, as_json: bool) -> None:

@@ -33,6 +33,7 @@ from evals.stats.clusters import (
     stratify,
     t_quantile,
 )
+from evals.stats.interval import Interval
 
 MANY = 1e9  # degrees of freedom of a normal
 
@@ -51,7 +52,7 @@ class SeedScores:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedsEstimate:
+class SeedsEstimate(Interval):
     """Mean over seeds with its interval; of a difference also a two-sided p-value for "no difference".
 
     `sd_seeds`: standard deviation between the values of single seeds (NaN for one). `var_prompts`: the part of the
@@ -62,9 +63,6 @@ class SeedsEstimate:
     there is no such interval: no prompts (FID), or one seed.
     """
 
-    value: float
-    lo: float
-    hi: float
     p_value: float
     n: int
     n_clusters: int
@@ -75,11 +73,6 @@ class SeedsEstimate:
     ci_prompts: tuple[float, float] | None = None
     ci_seeds: tuple[float, float] | None = None
 
-    @property
-    def ci(self) -> tuple[float, float] | None:
-        """(lo, hi), or None when there is no interval."""
-        return None if math.isnan(self.lo) or math.isnan(self.hi) else (self.lo, self.hi)
-
 
 def over_seeds(
     seeds: Sequence[SeedScores],
@@ -87,11 +80,13 @@ def over_seeds(
     bounded: bool | None = None,
     level: float = 0.95,
     n_resamples: int = N_RESAMPLES,
+    seeds_error: tuple[float, float] | None = None,
 ) -> SeedsEstimate:
     """Mean over seeds of each seed's mean (of strata means, with strata), or of each seed's paired difference.
 
     Args: seeds: one entry per training; clusters with equal labels are the same prompt. bounded: as in
-    `evals.stats.mean`, of the values before differences are taken.
+    `evals.stats.mean`, of the values before differences are taken. seeds_error: standard error from seeds and its
+    degrees of freedom, where more is known than these values tell (`welch`); used if there are two seeds or more.
     Raises: ValueError for no seeds, an empty one, NaN, or seeds of which only some are differences.
     """
     from evals import stats
@@ -138,7 +133,8 @@ def over_seeds(
             value, lo, hi, p_value, n, n_clusters, 1, method, math.nan, var_prompts, alone
         )
     sd = float(np.std(values, ddof=1))
-    seeds_part = t_quantile(level, n_seeds - 1) * sd / math.sqrt(n_seeds)
+    error, dof = seeds_error or (sd / math.sqrt(n_seeds), n_seeds - 1)
+    seeds_part = t_quantile(level, dof) * error
     below, above = (0.0 if math.isnan(bound) else abs(bound - centre) for bound in (lo, hi))
     is_bounded = resolve_bounded(np.concatenate(drawn), bounded)
     least = -1.0 if is_difference else 0.0
@@ -152,7 +148,7 @@ def over_seeds(
     lo, hi = around(math.hypot(below, seeds_part), math.hypot(above, seeds_part))
     if is_difference:
         se_prompts = max(below, above) / t_quantile(level, dof_prompts)
-        p_value = _p_value(value, [(se_prompts, dof_prompts), (sd / math.sqrt(n_seeds), n_seeds - 1)])
+        p_value = _p_value(value, [(se_prompts, dof_prompts), (error, dof)])
     # Seen with one seed the prompts' variance holds prompt-by-seed noise whole, in the pooled one a share of it.
     one = math.fsum(standard_error(groups) ** 2 for groups in singles) / n_seeds
     prompts_alone = max(var_prompts - max(one - var_prompts, 0.0) / (n_seeds - 1), 0.0)
@@ -161,7 +157,13 @@ def over_seeds(
     )
 
 
-def of_values(values: Sequence[float], *, is_difference: bool = False, level: float = 0.95) -> SeedsEstimate:
+def of_values(
+    values: Sequence[float],
+    *,
+    is_difference: bool = False,
+    level: float = 0.95,
+    seeds_error: tuple[float, float] | None = None,
+) -> SeedsEstimate:
     """The same for figures that are no means over samples (FID, KID): one number per seed, Student's t over seeds."""
     array = checked(values)
     if not array.size:
@@ -170,10 +172,31 @@ def of_values(values: Sequence[float], *, is_difference: bool = False, level: fl
     if n == 1:
         return SeedsEstimate(value, math.nan, math.nan, math.nan, n, 0, 1, "none", math.nan, 0.0)
     sd = float(array.std(ddof=1))
-    half = t_quantile(level, n - 1) * sd / math.sqrt(n)
-    p_value = _p_value(value, [(sd / math.sqrt(n), n - 1)]) if is_difference else math.nan
+    error, dof = seeds_error or (sd / math.sqrt(n), n - 1)
+    half = t_quantile(level, dof) * error
+    p_value = _p_value(value, [(error, dof)]) if is_difference else math.nan
     bounds = (value - half, value + half)
     return SeedsEstimate(value, *bounds, p_value, n, 0, n, "t over seeds", sd, 0.0, None, bounds)
+
+
+def welch(weights: Sequence[float], groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Standard error of the sum of weight times group mean, and its degrees of freedom (Welch, Satterthwaite 1946).
+
+    Each group (design) has its own variance over its seeds; with s_c^2 / n_c the variance of a group's mean, v_c =
+    w_c^2 s_c^2 / n_c, the error is sqrt(sum v_c) with (sum v_c)^2 / sum(v_c^2 / (n_c - 1)) degrees of freedom. A
+    contrast of four designs with three seeds each has up to 8 of them, where the three differences alone have 2.
+    Raises: ValueError for a group with fewer than two values, or lists that differ in length.
+    """
+    parts = []
+    for weight, group in zip(weights, groups, strict=True):
+        values = checked(group)
+        if values.size < 2:
+            raise ValueError("every group needs two seeds or more")
+        parts.append((weight**2 * float(values.var(ddof=1)) / values.size, int(values.size) - 1))
+    total = math.fsum(v for v, _ in parts)
+    if total == 0:
+        return 0.0, float(min(dof for _, dof in parts))
+    return math.sqrt(total), total**2 / math.fsum(v**2 / dof for v, dof in parts)
 
 
 def seeds_needed(

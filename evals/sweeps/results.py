@@ -76,11 +76,11 @@ class _Builder:
     def _chosen(self, only: Sequence[str]) -> list[str]:
         known = list(dict.fromkeys(name for r in self.results.values() for name in r.metrics))
         first = {name.partition("/")[0]: name for name in reversed(known)}
-        chosen = [first.get(name, name) for name in only]
+        chosen = [first.get(name, _full_name(name, known)) for name in only]
         for name in chosen:
             if name not in known:
                 raise unknown_name("metric", name, known)
-        return chosen or list(self.sweep["metrics"])
+        return chosen or list(dict.fromkeys(_full_name(name, known) for name in self.sweep["metrics"]))
 
     def table(self) -> SweepTable:
         cells = [self._cell(cell, ids) for cell, ids in self.sweep["cells"].items()]
@@ -276,6 +276,13 @@ class _Builder:
             comparison.check_comparable([first, run])
         _, rows, known = self._runs[point, task]
         return rows, known
+
+
+def _full_name(name: str, known: Sequence[str]) -> str:
+    """``fid_stickers/kid`` of the plan is ``fid_stickers/kid-stickers`` once it has been computed: the full name says
+    on which features. Other names stay as they are."""
+    longer = [k for k in known if k.startswith(f"{name}-") and ":" not in k]
+    return longer[0] if name not in known and len(longer) == 1 else name
 
 
 def _seed_scores(terms: Terms, against: Sequence[float] | None = None) -> SeedScores:

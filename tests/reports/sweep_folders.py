@@ -150,6 +150,7 @@ def _write_definition(root: Path, points: Sequence[Point], wanted: Wanted) -> No
             "left_out": {"target=vae,objective=mse,seed=0": "latents of a VAE are no features to regress"},
             "cells": cells,
             "baseline": cell_id(wanted.cells[wanted.baseline]),
+            # Planned under its short name; the figure itself says on which features it was taken.
             "metrics": metrics + (["fid_stickers/kid"] if wanted.set_figures else []),
             "tasks": {task: {"kind": "generation" if task == "geneval" else "understanding", "version": "1"}
                       for task in wanted.templates},
@@ -195,7 +196,7 @@ def _write_point(folder: SweepFolder, point: Point, number: int, wanted: Wanted)
             metrics |= _write_run(place, template, point, skill, drawn)
         if wanted.set_figures:
             kid = 0.2 - 0.15 * skill_of(point.values, point.seed) * share
-            metrics["fid_stickers/kid"] = Figure(kid, kid - 0.01, kid + 0.01, 160, "distance", False)
+            metrics["fid_stickers/kid-stickers"] = Figure(kid, kid - 0.01, kid + 0.01, 160, "distance", False)
         rows.append(CurveRow(step, shared + own_compute, metrics, share == 1.0))
     write_curve(own, rows)
     write_result(

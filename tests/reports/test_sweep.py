@@ -78,7 +78,7 @@ def test_the_effect_of_an_axis_is_the_mean_of_its_pairs(sweep, page):
     assert float(effects["target", metric]["effect"]) == pytest.approx(sum(pairs) / 2)
     assert effects["target", metric]["pairs_of_cells"] == "2"
     assert effects["schedule", metric]["pairs_of_cells"] == "3"
-    kid = effects["target", "fid_stickers/kid"]
+    kid = effects["target", "fid_stickers/kid-stickers"]
     assert kid["method"] == "t over seeds" and float(kid["effect"]) > 0
 
 
@@ -86,7 +86,7 @@ def test_each_family_of_tests_is_corrected_for_itself(page):
     from evals.stats import holm
 
     effects = [r for r in rows_of(page, "-effects.csv") if r["p"]]
-    heads = {"geneval/overall", "vqa_stickers/accuracy", "fid_stickers/kid"}
+    heads = {"geneval/overall", "vqa_stickers/accuracy", "fid_stickers/kid-stickers"}
     for family in (True, False):
         rows = [r for r in effects if (r["metric"] in heads) == family]
         assert [float(r["p_holm"]) for r in rows] == pytest.approx(holm([float(r["p"]) for r in rows]))
