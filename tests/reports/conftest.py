@@ -12,7 +12,7 @@ import importlib.util
 import random
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +226,20 @@ def database(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.parent.mkdir()
     shutil.copy(mlflow_template, path)
     return path
+
+
+@pytest.fixture
+def mlflow_server(
+    mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A server with an empty database (`mlflow_server.Server`), started; requests to it are not tried again."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(mlflow_template, tmp_path / "server.db")
+    server = _sibling("mlflow_server").Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 def _sibling(name: str) -> Any:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -269,70 +265,35 @@ def test_sync_takes_sweeps_and_leaves_alone_what_another_process_works_on(databa
     assert sync_sweep(sweep_copy).outcome == "already logged"
 
 
-def start_server(folder: Path, port: int) -> subprocess.Popen:
-    """A tracking server on the loopback address, with its database and artifacts in `folder`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-         "--workers", "1", "--backend-store-uri", tracking_db.uri_of(folder / "server.db"),
-         "--artifacts-destination", (folder / "artifacts").as_uri()],
-        cwd=folder, env={**os.environ, **tracking_client.ENVIRONMENT}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                return process
-        except OSError:
-            time.sleep(0.5)
-    stop_server(process)
-    raise AssertionError("the tracking server did not come up")
-
-
-def stop_server(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.slow
-def test_a_server_that_dies_in_the_middle_of_a_sweep_hurts_nothing(mlflow_template, sweep_copy, tmp_path, monkeypatch):
+def test_a_server_that_dies_in_the_middle_of_a_sweep_hurts_nothing(mlflow_server, sweep_copy, monkeypatch):
     from evals.publish import sync_sweep
 
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    shutil.copy(mlflow_template, tmp_path / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
+    uri = mlflow_server.uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    server = start_server(tmp_path, port)
     log_point, seen = tracking_sweep.log_point, []
 
     def cut(*arguments):
         seen.append(arguments[3].id)
         if len(seen) == 3:
-            stop_server(server)
+            mlflow_server.kill()
         return log_point(*arguments)
 
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(tracking_sweep, "log_point", cut)
-            tracker = Tracker(sweep_copy)
-            tracker.changed()
-            record = tracker.finish()
-        assert record["status"] == "failed" and record["tracking_uri"] == uri
-        assert sum(p["digest"] is not None for p in record["points"].values()) == 2
-        began = time.monotonic()
-        assert log_sweep(sweep_copy, final=False)["status"] == "failed"
-        assert time.monotonic() - began < 1  # left alone
-        server = start_server(tmp_path, port)
-        done = sync_sweep(sweep_copy)
-        assert done.outcome == "logged" and done.detail == record["run_id"], done
-        c = client(uri)
-        runs = c.search_runs([c.get_experiment_by_name(EXPERIMENT).experiment_id], max_results=100)
-        assert len(runs) == 5 and {run.info.status for run in runs} == {"FINISHED"}
-        child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
-        assert {a.path for a in c.list_artifacts(child.info.run_id)} >= {"point.json", "result.json", "curve.jsonl"}
-    finally:
-        if server.poll() is None:
-            stop_server(server)
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking_sweep, "log_point", cut)
+        tracker = Tracker(sweep_copy)
+        tracker.changed()
+        record = tracker.finish()
+    assert record["status"] == "failed" and record["tracking_uri"] == uri
+    assert sum(p["digest"] is not None for p in record["points"].values()) == 2
+    began = time.monotonic()
+    assert log_sweep(sweep_copy, final=False)["status"] == "failed"
+    assert time.monotonic() - began < 1  # left alone
+    mlflow_server.start()
+    done = sync_sweep(sweep_copy)
+    assert done.outcome == "logged" and done.detail == record["run_id"], done
+    c = client(uri)
+    runs = c.search_runs([c.get_experiment_by_name(EXPERIMENT).experiment_id], max_results=100)
+    assert len(runs) == 5 and {run.info.status for run in runs} == {"FINISHED"}
+    child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
+    assert {a.path for a in c.list_artifacts(child.info.run_id)} >= {"point.json", "result.json", "curve.jsonl"}

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -127,66 +124,29 @@ def test_a_process_killed_while_it_logs_leaves_one_mlflow_run(database, tmp_path
     assert interrupted
 
 
-def start_server(folder: Path, port: int) -> subprocess.Popen:
-    """A tracking server on the loopback address, with its database and artifacts in `folder`."""
-    environment = {**os.environ, **tracking.ENVIRONMENT}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-         "--workers", "1", "--backend-store-uri", tracking_db.uri_of(folder / "server.db"),
-         "--artifacts-destination", (folder / "artifacts").as_uri()],
-        cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                return process
-        except OSError:
-            time.sleep(0.5)
-    stop_server(process)
-    raise AssertionError("the tracking server did not come up")
-
-
-def stop_server(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.slow
 def test_a_server_that_dies_half_way_costs_a_warning_and_sync_finishes_the_same_run(
-    mlflow_template, run_copy, tmp_path, monkeypatch
+    mlflow_server, run_copy, monkeypatch
 ):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(mlflow_template, tmp_path / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    server = start_server(tmp_path, port)
+    uri = mlflow_server.uri
     write = tracking._log_values
 
     def cut(*arguments):
         write(*arguments)
-        stop_server(server)  # the figures are there, report and pictures are not
+        mlflow_server.kill()  # the figures are there, report and pictures are not
 
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(tracking, "_log_values", cut)
-            failed = sync(run_copy, tracking_uri=uri, include_untracked=True)
-        assert failed.outcome == "failed"
-        record = load(run_copy).manifest["mlflow"]
-        assert record["run_id"] and record["status"] == "failed" and record["tracking_uri"] == uri
-        assert sync(run_copy).outcome == "failed"  # still down: nothing changes
-        assert load(run_copy).manifest["mlflow"]["key"] == record["key"]
-        server = start_server(tmp_path, port)
-        done = sync(run_copy)
-        assert done.outcome == "logged" and done.detail == record["run_id"]
-        (only,) = runs_in(uri)
-        assert only.info.status == "FINISHED"
-        names = {artifact.path for artifact in client(uri).list_artifacts(record["run_id"])}
-        assert {"results.json", "manifest.json", "results.png"} <= names
-    finally:
-        if server.poll() is None:
-            stop_server(server)
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking, "_log_values", cut)
+        failed = sync(run_copy, tracking_uri=uri, include_untracked=True)
+    assert failed.outcome == "failed"
+    record = load(run_copy).manifest["mlflow"]
+    assert record["run_id"] and record["status"] == "failed" and record["tracking_uri"] == uri
+    assert sync(run_copy).outcome == "failed"  # still down: nothing changes
+    assert load(run_copy).manifest["mlflow"]["key"] == record["key"]
+    mlflow_server.start()
+    done = sync(run_copy)
+    assert done.outcome == "logged" and done.detail == record["run_id"]
+    (only,) = runs_in(uri)
+    assert only.info.status == "FINISHED"
+    names = {artifact.path for artifact in client(uri).list_artifacts(record["run_id"])}
+    assert {"results.json", "manifest.json", "results.png"} <= names
