@@ -52,6 +52,7 @@
     content_sha256     checksum of all the rest
 
 ``images/NNNNN/`` - GenEval's layout: ``metadata.jsonl`` (the official record), ``samples/00000.png``
+``inputs/`` - small copies of pictures that questions are about, for the report (`evals.phases.asked_pictures`)
 ``report.html`` - the report
 """
 

@@ -119,8 +119,9 @@ class RunStore:
                 (self.root / name).unlink(missing_ok=True)
             for path in (*self.shard_files(), *self.root.glob(".working-*")):
                 path.unlink()
-            if (self.root / "images").is_dir():
-                shutil.rmtree(self.root / "images")
+            for folder in ("images", "inputs"):
+                if (self.root / folder).is_dir():
+                    shutil.rmtree(self.root / folder)
 
     # -- manifest -----------------------------------------------------------------------------
 

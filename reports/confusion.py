@@ -36,6 +36,7 @@ AS_ASKED = "as asked"
 MAX_CLASS_ROWS = 14
 MAX_CLASS_COLUMNS = 7
 MAX_COUNT = 8  # found counts from here on share a column
+MAX_ANSWERS = 12  # letters and yes or no; of free answers a table would say nothing
 _PLACE = re.compile(r"expected .+ (?:left of|right of|above|below) target, found (.*) ?target$")
 
 
@@ -294,7 +295,7 @@ def answer_matrix(samples: pandas.DataFrame) -> Matrix | None:
             expected = answer if value >= 1 else {"yes": "no", "no": "yes"}[answer]
         if isinstance(expected, (str, int)):
             pairs.append((str(expected), "not readable" if answer is None else str(answer)))
-    if not pairs or len({expected for expected, _ in pairs}) > 26:
+    if not pairs or len({expected for expected, _ in pairs}) > MAX_ANSWERS:
         return None
     rows = sorted({expected for expected, _ in pairs}, reverse=is_yes_no)
     columns = _ordered(rows, (answer for _, answer in pairs))

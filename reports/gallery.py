@@ -6,11 +6,12 @@ Thumbnails are written in blocks apart from the other data, which the page reads
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evals.phases import asked_pictures
 from reports.failures import RIGHT
 from reports.tables import MAX_TEXT, shortened
 from reports.thumbnails import BUDGET_BYTES, CRISP_BELOW_PX, Setting, choose_setting, thumbnails
@@ -35,6 +36,7 @@ class Gallery:
     n_pictures: int
     n_left_out: int
     n_unreadable: int
+    n_asked: int = 0
 
     @property
     def blocks(self) -> list[list[str]]:
@@ -45,11 +47,12 @@ class Gallery:
 def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BYTES) -> Gallery:
     """The gallery of a run whose `samples` are `reports.tables.samples_frame`'s.
 
-    Each sample is {"id", "p": prompt, "g": group, "h": held out, "Q": questions, "o": outputs}; an output is {"i":
-    index, "v": value, "k": kinds, "r": reason, "u": unscored, "s": seed, "a": text answer, "w", "h": pixels,
-    "b": boxes [class, x1, y1, x2, y2, score], "d": 1 if a detector looked, "c": colours, "q": question -> answer,
-    "t": number of the picture}. Questions are [id, wording, tuple, ids of parents] in the order of their file. Kinds
-    and groups are indices into the lists beside.
+    Each sample is {"id", "p": prompt, "g": group, "h": held out, "in": pictures it is about, "Q": questions, "o":
+    outputs}; an output is {"i": index, "v": value, "k": kinds, "r": reason, "u": unscored, "s": seed, "a": text answer,
+    "e": the expected one, "w", "h": pixels, "b": boxes [class, x1, y1, x2, y2, score], "d": 1 if a detector looked,
+    "c": colours, "q": question -> answer, "t": number of the picture}. Pictures asked about are [number, width,
+    height]. Questions are [id, wording, tuple, ids of parents] in the order of their file. Kinds and groups are indices
+    into the lists beside.
     """
     has_path = samples["path"].notna()
     kept = shown_samples(samples)
@@ -87,6 +90,7 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
             entry["o"][-1]["path"] = root / row["path"]
     ordered = interleaved(list(entries.values()), len(groups))
     pictures, unreadable = _pictures(ordered, setting)
+    n_asked = _add_asked(ordered, pictures, asked_pictures.read(root), budget)
     return Gallery(
         data={
             "groups": groups,
@@ -100,6 +104,7 @@ def build_gallery(root: Path, samples: pandas.DataFrame, budget: int = BUDGET_BY
         n_pictures=int(kept["path"].notna().sum()),
         n_left_out=len(samples) - len(kept),
         n_unreadable=unreadable,
+        n_asked=n_asked,
     )
 
 
@@ -119,6 +124,8 @@ def side_by_side(
         pictures += gallery.pictures
         for entry in gallery.data["samples"]:
             entry["g"] = groups.index(gallery.data["groups"][entry["g"]])
+            if "in" in entry:
+                entry["in"] = [[number + offset, *size] for number, *size in entry["in"]]
             for output in entry["o"]:
                 output["k"] = [kinds.index(gallery.data["kinds"][k]) for k in output["k"]]
                 output["n"] = place
@@ -138,6 +145,7 @@ def side_by_side(
         n_pictures=sum(g.n_pictures for g in galleries),
         n_left_out=n_outputs - sum(len(e["o"]) for e in entries),
         n_unreadable=sum(g.n_unreadable for g in galleries),
+        n_asked=max(g.n_asked for g in galleries),
     )
 
 
@@ -161,6 +169,23 @@ def _pictures(entries: Sequence[dict[str, Any]], setting: Setting) -> tuple[list
     return found, len(outputs) - len(found)
 
 
+def _add_asked(
+    entries: Sequence[dict[str, Any]], pictures: list[str], asked: Mapping[str, Sequence[Path]], budget: int
+) -> int:
+    """Put the pictures that samples are about behind the others, each once; how many samples have any."""
+    paths = list(dict.fromkeys(path for entry in entries for path in asked.get(entry["id"], ())))
+    made = dict(zip(paths, thumbnails(paths, choose_setting(paths, len(paths), budget)), strict=True))
+    places: dict[Path, list[int]] = {}
+    for path, thumbnail in made.items():
+        if thumbnail is not None:
+            places[path] = [len(pictures), thumbnail.width, thumbnail.height]
+            pictures.append(thumbnail.encoded)
+    for entry in entries:
+        if found := [places[path] for path in asked.get(entry["id"], ()) if path in places]:
+            entry["in"] = found
+    return sum("in" in entry for entry in entries)
+
+
 def interleaved(entries: Sequence[dict[str, Any]], n_groups: int) -> list[dict[str, Any]]:
     """One sample of each group in turn, so that the first page shows them all."""
     places = [0] * n_groups
@@ -180,6 +205,8 @@ def _output(
         "k": [names.index(kind) for kind in row["kinds"]],
         "s": row["seed"],
     }
+    if isinstance(expected := details.get("expected"), str | int):
+        output["e"] = shortened(str(expected), limit)
     for key, column in (("r", "reason"), ("u", "unscored"), ("a", "answer"), ("x", "text")):
         if row[column]:
             output[key] = shortened(row[column], limit)

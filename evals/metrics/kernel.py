@@ -17,13 +17,22 @@ import numpy as np
 SUBSETS = 100
 SUBSET_SIZE = 1000
 SEED = 2020
+_BLOCK = 512  # rows of kernel values in memory at a time
 
 
 def kernel(x: Any, y: Any) -> np.ndarray:
     """(N, D), (M, D) -> (N, M), float64."""
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    value: np.ndarray = (x @ y.T / x.shape[1] + 1.0) ** 3
+    value: np.ndarray = x @ y.T
+    value /= x.shape[1]
+    value += 1.0
+    value **= 3
     return value
+
+
+def between(x: Any, y: Any) -> float:
+    """Mean kernel value over pairs of one feature of each set."""
+    return _total(x, y) / (len(x) * len(y))
 
 
 def unbiased_mmd2(x: Any, y: Any) -> float:
@@ -32,14 +41,21 @@ def unbiased_mmd2(x: Any, y: Any) -> float:
     if n < 2 or m < 2:
         raise ValueError(f"a kernel distance needs 2 pictures or more in each set, there are {n} and {m}")
     own = within(x) + within(y)
-    return own - 2 * float(kernel(x, y).mean())
+    return own - 2 * between(x, y)
 
 
 def within(x: Any) -> float:
     """Mean kernel value over pairs of different features of one set."""
-    values = kernel(x, x)
-    n = len(values)
-    return float((values.sum() - np.trace(values)) / (n * (n - 1)))
+    x = np.asarray(x, dtype=np.float64)
+    with_itself = ((x * x).sum(axis=1) / x.shape[1] + 1.0) ** 3
+    n = len(x)
+    return float((_total(x, x) - with_itself.sum()) / (n * (n - 1)))
+
+
+def _total(x: Any, y: Any) -> float:
+    y = np.asarray(y, dtype=np.float64)
+    blocks = (x[start : start + _BLOCK] for start in range(0, len(x), _BLOCK))
+    return float(sum(kernel(block, y).sum() for block in blocks))
 
 
 def kernel_distance(

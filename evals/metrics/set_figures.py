@@ -110,7 +110,7 @@ def kernel_figure(found: PictureSet, reference: Statistics, draws: int = 0) -> M
                 value,
                 draws,
                 lambda rows: kernel.within(found.features[rows])
-                - 2 * float(kernel.kernel(found.features[rows], other).mean()),
+                - 2 * kernel.between(found.features[rows], other),
             )
         parts = _parts(found)
         if found.n_clusters < 2 * PARTS or min(map(len, parts)) < 2:
@@ -118,7 +118,7 @@ def kernel_figure(found: PictureSet, reference: Statistics, draws: int = 0) -> M
         other = _some(reference.features)
         # The reference's own term is the same for all parts, so it does not spread.
         found_by_part = [
-            kernel.within(part) - 2 * float(kernel.kernel(part, other).mean())
+            kernel.within(part) - 2 * kernel.between(part, other)
             for part in (found.features[rows] for rows in parts)  # one in memory at a time
         ]
         half = _T9 * float(np.std(found_by_part, ddof=1)) / np.sqrt(PARTS)

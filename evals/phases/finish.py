@@ -8,6 +8,7 @@ from pathlib import Path
 from evals import publish
 from evals.io.files import json_problem, write_json
 from evals.io.jsonl import Scan
+from evals.phases import asked_pictures
 from evals.phases.outcome import Run, problem_of
 from evals.phases.parts import RunParts
 from evals.phases.plan import Plan
@@ -59,6 +60,7 @@ def _publish(run: RunParts, is_again: bool = False) -> Run:
     root = run.store.root
     if run.options.report and not (is_again and _has_report(run)):
         run.say("write report")
+        asked_pictures.keep(root, run.samples, run.task.groups)
         publish.write_report(root)
         record = {"sha256": _sha256_of(root / REPORT)}
         run.store.update_manifest(lambda m: m.update(report=record))

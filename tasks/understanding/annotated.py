@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,15 +68,24 @@ class AnnotatedTask(QuestionTask[Question]):
         )
 
     def judge(self, doc: Question, answer: str) -> Score:
-        """Details: `image`, `unparsed` (nothing is left of the answer)."""
+        """Details: `expected` (what most annotators said), `image`, `unparsed` (nothing is left of the answer)."""
         if doc.golds is None:
             return Score.unscored("the question has no answers to compare with")
         said = self.normalise(answer)
         return Score(
             value=accuracy(said, doc.golds),
             answer=said,
-            details={"image": doc.image_id or doc.question_id, "unparsed": not said},
+            details={
+                "expected": most_said(doc.golds),
+                "image": doc.image_id or doc.question_id,
+                "unparsed": not said,
+            },
         )
+
+
+def most_said(golds: Sequence[Gold]) -> str:
+    """The answer of most annotators, the first of those that equally many gave."""
+    return Counter(gold.answer for gold in golds).most_common(1)[0][0]
 
 
 def accuracy(said: str, golds: Sequence[Gold]) -> float:

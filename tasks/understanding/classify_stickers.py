@@ -74,13 +74,13 @@ class ClassifyStickers(StickerQuestions):
         return found
 
     def verdict(self, record: Mapping[str, Any], answer: str) -> Score:
-        """Details: `named`, the classes that the answer names, and `unparsed`."""
+        """Details: `expected`, `named`, the classes that the answer names, and `unparsed`."""
         named = list(dict.fromkeys(classes_named(answer)))
         said = named[0] if len(named) == 1 else None
         return Score(
             float(said == record["class"]),
             answer=said,
-            details={"named": named, "class": record["class"], "unparsed": said is None},
+            details={"expected": record["class"], "named": named, "unparsed": said is None},
         )
 
     def metrics(self) -> Sequence[Metric]:

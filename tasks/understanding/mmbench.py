@@ -126,7 +126,7 @@ class MmBench(QuestionTask[Question]):
         return str(doc.index), doc.category
 
     def judge(self, doc: Question, answer: str) -> Score:
-        """Of one row. Details: `question` (the index of the main row), `is_main`, `unparsed`."""
+        """Of one row. Details: `expected`, `question` (the index of the main row), `is_main`, `unparsed`."""
         if doc.answer is None:
             return Score.unscored("the question has no answer to compare with")
         letter = read_letter(doc, answer).letter
@@ -134,6 +134,7 @@ class MmBench(QuestionTask[Question]):
             float(letter == doc.answer),
             answer=letter or None,
             details={
+                "expected": doc.answer,
                 "question": doc.main_index,
                 "is_main": doc.index < COPIES_FROM,
                 "unparsed": not letter,

@@ -116,12 +116,13 @@ class Mme(QuestionTask[Question]):
         return f"{number:05d}", doc.category
 
     def judge(self, doc: Question, answer: str) -> Score:
-        """Details: `pair`, `unparsed`, `lmms_eval` (1 or 0 by its reading)."""
+        """Details: `expected`, `pair`, `unparsed`, `lmms_eval` (1 or 0 by its reading)."""
         said = yes_or_no(answer)
         return Score(
             value=float(said == doc.answer),
             answer=said,
             details={
+                "expected": doc.answer,
                 "pair": doc.question_id,
                 "unparsed": said is None,
                 "lmms_eval": float(yes_or_no_lmms(answer) == doc.answer),

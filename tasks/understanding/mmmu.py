@@ -124,10 +124,14 @@ class Mmmu(QuestionTask[Question]):
         return sorted(names)
 
     def judge(self, doc: Question, answer: str) -> Score:
-        """Details: `question_type`, `unparsed`, `lmms_eval` (1 or 0 by its rules; None, with `choices`
+        """Details: `expected`, `question_type`, `unparsed`, `lmms_eval` (1 or 0 by its rules; None, with `choices`
         and `golds`, where it draws a letter)."""
         golds = _listed(doc.golds)
-        details: dict[str, object] = {"question_type": doc.question_type, "unparsed": False}
+        details: dict[str, object] = {
+            "expected": " or ".join(golds),
+            "question_type": doc.question_type,
+            "unparsed": False,
+        }
         if not doc.is_choice:
             candidates = candidates_of(answer)
             details["lmms_eval"] = float(is_open_match(candidates, doc.golds))

@@ -67,9 +67,9 @@ class RealWorldQa(QuestionTask[Question]):
         return f"{number:05d}", "choice" if doc.is_choice else "open"
 
     def judge(self, doc: Question, answer: str) -> Score:
-        """Details: `unparsed`."""
+        """Details: `expected`, `unparsed`."""
         value, said = judge_answer(doc, answer)
-        return Score(value, answer=said, details={"unparsed": not said})
+        return Score(value, answer=said, details={"expected": doc.answer, "unparsed": not said})
 
     def metrics(self) -> Sequence[Metric]:
         return accuracy_by_group(self.groups)

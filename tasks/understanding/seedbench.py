@@ -80,13 +80,13 @@ class SeedBench(QuestionTask[Question]):
         return doc.question_id, doc.data_type
 
     def judge(self, doc: Question, answer: str) -> Score:
-        """Details: `unparsed`."""
+        """Details: `expected`, `unparsed`."""
         said = answer[:1]
         is_letter = bool(said) and said.lower() in LETTERS
         return Score(
             float(is_match(doc, said)),
             answer=said.upper() if is_letter else None,
-            details={"unparsed": not is_letter},
+            details={"expected": doc.answer.strip().upper(), "unparsed": not is_letter},
         )
 
     def metrics(self) -> Sequence[Metric]:

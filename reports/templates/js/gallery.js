@@ -21,18 +21,17 @@
       if (!blocks.has(block)) blocks.set(block, json(`g-block-${block}`));
       return blocks.get(block)[number_ % data.perBlock];
     },
-    picture(sample, output) {
-      if (output.t === undefined) return make("span", { className: "blank" }, output.x || (output.u ? "not scored" : "no picture"));
-      const image = make("img", {
-        alt: `Picture ${gallery.numberOf(output)} for \u201c${sample.p.slice(0, 200)}\u201d: ${gallery.sayVerdict(output)}`,
-        decoding: "async",
-        width: output.w,
-        height: output.h,
-        src: "data:image/webp;base64," + gallery.encoded(output.t),
-      });
-      if (Math.max(output.w, output.h) <= data.crispBelow) image.classList.add("crisp");
+    image(number_, width, height, alt) {
+      const image = make("img", { alt, decoding: "async", width, height, src: "data:image/webp;base64," + gallery.encoded(number_) });
+      if (Math.max(width, height) <= data.crispBelow) image.classList.add("crisp");
       return image;
     },
+    picture(sample, output) {
+      if (output.t === undefined) return make("span", { className: "blank" }, output.x || (output.u ? "not scored" : "no picture"));
+      return gallery.image(output.t, output.w, output.h, `Picture ${gallery.numberOf(output)} for \u201c${sample.p.slice(0, 200)}\u201d: ${gallery.sayVerdict(output)}`);
+    },
+    // What a question is about.
+    asked: (sample) => (sample.in || []).map(([n, width, height], i) => gallery.image(n, width, height, `Picture ${i + 1} of the question`)),
   };
   page.gallery = gallery;
   let current = 0;
@@ -95,6 +94,8 @@
     const meta = make("p", { className: "meta" }, `${words(data.groups[sample.g])} \u00b7 ${sample.id}`);
     if (sample.h === true) meta.append(" \u00b7 combination never seen");
     const thumbs = make("div", { className: isComparison ? "runs" : "thumbs" });
+    const asked = gallery.asked(sample).map((image) => make("span", { className: "asked" }, image));
+    if (!isComparison) thumbs.append(...asked);
     const own = new Map();
     for (const output of sample.o) {
       const verdict = gallery.verdictOf(output);
@@ -114,7 +115,8 @@
         own.get(run).append(button);
       } else thumbs.append(button);
     }
-    return make("article", { className: "card" }, heading, meta, thumbs);
+    const about = isComparison && asked.length ? [make("div", { className: "thumbs" }, ...asked)] : [];
+    return make("article", { className: "card" }, heading, meta, ...about, thumbs);
   }
 
   const PER_PAGE = { small: 60, "": isComparison ? 12 : 24, large: 8 };

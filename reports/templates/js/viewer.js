@@ -14,7 +14,8 @@
     .map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(text)))));
 
   function framed(sample, output) {
-    const frame = make("div", { className: "v-frame" }, gallery.picture(sample, output));
+    const frame = make("div", { className: "v-frame" }, ...(output.t === undefined && sample.in ? gallery.asked(sample) : [gallery.picture(sample, output)]));
+    if (output.t === undefined && sample.in && sample.in.length > 1) frame.classList.add("v-many");
     if (output.t !== undefined && byId("v-boxes").checked) {
       for (const [name, x1, y1, x2, y2, score] of output.b || []) {
         const box = make("div", { className: "box" + (y1 < output.h * 0.12 ? " low" : ""), "aria-hidden": "true" }, make("span", {}, `${name} ${score.toFixed(2)}`));
@@ -34,6 +35,8 @@
       make("pre", { className: "v-reason" }, output.r || output.u || ""));
     node.append(facts([
       ["answer", output.x || output.a],
+      ["read as", output.x && output.a && output.a !== output.x ? output.a : ""],
+      ["expected", output.e],
       ["found", found || (output.t !== undefined && verdict !== "none" && output.d ? "nothing" : "")],
       ["colours", colors.join("; ")],
       ["questions", sample.Q ? "" : Object.entries(output.q || {}).map(([id, answer]) => `${id} ${answer}`).join(", ")],

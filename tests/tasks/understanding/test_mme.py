@@ -92,7 +92,7 @@ def test_it_is_a_task_and_scores_outputs_of_a_model() -> None:
     scores = task.score([ScoreItem(sample, Output("0", 0, 1, text=t)) for t in texts], None)
     assert [s.value for s in scores] == [1.0, 0.0, 0.0]
     assert [s.answer for s in scores] == ["no", None, "yes"]
-    assert scores[1].details == {"pair": "a", "unparsed": True, "lmms_eval": 1.0}
+    assert scores[1].details == {"expected": "no", "pair": "a", "unparsed": True, "lmms_eval": 1.0}
 
 
 def test_odd_numbers_of_answers_have_no_figure_by_lmms_evals_rules() -> None:

@@ -120,7 +120,7 @@ def test_an_answer_without_a_letter_is_wrong_and_counted_and_nothing_is_drawn() 
     assert random.getstate() == state
     assert score.value == 0.0 and score.answer is None
     assert score.details == {
-        "question_type": CHOICE, "unparsed": True, "lmms_eval": None, "choices": 4, "golds": ["B"],
+        "expected": "B", "question_type": CHOICE, "unparsed": True, "lmms_eval": None, "choices": 4, "golds": ["B"],
     }  # fmt: skip
     assert task.judge(doc, "B").value == 1.0
 

@@ -84,4 +84,4 @@ def test_an_answer_of_which_nothing_is_left_is_unparsed() -> None:
     task = Vqav2()
     golds = [{"answer": "cat", "answer_id": i} for i in range(3)]
     doc = task.read(Field({"question_id": 7, "question": "?", "answers": golds}, "x"))
-    assert task.judge(doc, "the ...").details == {"image": "7", "unparsed": True}
+    assert task.judge(doc, "the ...").details == {"expected": "cat", "image": "7", "unparsed": True}
