@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from blip3o.cli_options import device_option, load_pipeline, model_option
+from blip3o.cli_options import SEED, device_option, load_pipeline, model_option
 
 
 @click.command()
@@ -22,7 +22,7 @@ from blip3o.cli_options import device_option, load_pipeline, model_option
               help="0 takes the likeliest token; above, tokens are drawn.")
 @click.option("--top-p", type=click.FloatRange(min=0, min_open=True, max=1), default=1.0, show_default=True,
               help="Draw from the fewest tokens whose probabilities sum to this.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Of a drawn answer.")
+@click.option("--seed", type=SEED, default=42, show_default=True, help="Of a drawn answer.")
 @click.option("--min-pixels", type=click.IntRange(min=1), default=None,
               help="Smallest size that pictures are read at; default the model's own.")
 @click.option("--max-pixels", type=click.IntRange(min=1), default=None,

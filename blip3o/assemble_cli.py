@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from blip3o.cli_options import SEED
+
 DESIGNS = {
     "clip-flow": {"target": "clip", "objective": "flow"},
     "clip-mse": {"target": "clip", "objective": "mse"},
@@ -31,7 +33,7 @@ DESIGNS = {
               help="Folder of a target encoder to take along.")
 @click.option("--dtype", type=click.Choice(("float32", "float16", "bfloat16")), default="float32", show_default=True,
               help="Of the weights.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the fresh queries and head.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the fresh queries and head.")
 def assemble(
     backbone: Path, output: Path, design: str, head: str, num_queries: int, dit: tuple[str, ...], decoder: Path | None,
     target_encoder: Path | None, dtype: str, seed: int,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blip3o.cli_options import device_option, load_pipeline, model_option
+from blip3o.cli_options import SEED, device_option, load_pipeline, model_option
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +33,7 @@ HELP = """\
                    "Default: a new folder runs/chat-DATE-TIME.")
 @click.option("--image", "images", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Picture for the first message; may be given several times.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the first picture; the next adds 1.")
+@click.option("--seed", type=SEED, default=42, show_default=True, help="Seed of the first picture; the next adds 1.")
 @click.option("--steps", type=click.IntRange(min=1), default=None, help="Sampling steps; default the model's own.")
 @click.option("--guidance-scale", type=click.FloatRange(min=0), default=None, help="Default the model's own.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Longest answer.")

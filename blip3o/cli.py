@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from blip3o.cli_options import (
+    SEED,
     check_output,
     device_option,
+    disk_trouble,
     load_pipeline,
     model_option,
     save_pictures,
@@ -41,6 +43,15 @@ class LazyGroup(click.Group):
         module, attribute = _LAZY[name][0].split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A disk that takes no more ends a command in one line; what was saved before is whole."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if line := disk_trouble(error):
+                raise click.ClickException(line) from None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As click does, but without importing the commands for their help lines."""
@@ -86,7 +97,7 @@ def _picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
                      show_default=True, help="PNG file; several pictures get numbers before the ending."),
         click.option("--num-images", type=click.IntRange(min=1), default=1, show_default=True,
                      help="Pictures to make."),
-        click.option("--seed", type=int, default=42, show_default=True,
+        click.option("--seed", type=SEED, default=42, show_default=True,
                      help="Seed of the first picture; the next adds 1."),
         click.option("--steps", type=click.IntRange(min=1), default=None,
                      help="Sampling steps; default the model's own."),
@@ -159,7 +170,7 @@ def _draw(
               show_default=True, help="PNG file.")
 @click.option("--through", type=click.Choice(["target_encoder", "backbone"]), default="target_encoder",
               show_default=True, help="Whose view of the picture is drawn again.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the decoder's noise.")
+@click.option("--seed", type=SEED, default=42, show_default=True, help="Seed of the decoder's noise.")
 @device_option
 def reconstruct(image: Path, model: str, output: Path, through: str, seed: int, device: str) -> None:
     """Draw the picture IMAGE again: what the model's features keep of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,22 @@ if TYPE_CHECKING:
 model_option = click.option(
     "--model", default="nano", show_default=True, help="Preset, folder or hub id of the weights."
 )
+# What torch's generators take, so that no seed is another's.
+SEED = click.IntRange(0, 2**63 - 1)
 device_option = click.option("--device", default="cpu", show_default=True, help="Torch device.")
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """One line about a file that the system would not let us write or read; None for any other error."""
+    if type(error).__name__ == "SafetensorError" and "os error" in str(error):
+        return f"weights cannot be written ({' '.join(str(error).split())}); free space, or name another place"
+    known = (
+        errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+        errno.EEXIST, errno.ENAMETOOLONG,
+    )  # fmt: skip
+    if isinstance(error, OSError) and error.errno in known:
+        return f"{error.filename or 'a file'} cannot be used ({error.strerror}); free space, or name another place"
+    return None
 
 
 def wait_politely() -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from blip3o.card import CARD_NAME, PipelineCard, write_digests
+from blip3o.card import CARD_NAME, PipelineCard, check_digests, write_digests
 from blip3o.checkpoint_files import INDEX_NAME, folder_headers, iter_tensors
 from blip3o.config import Blip3oConfig
 from blip3o.errors import ConfigError, WeightsError
@@ -30,8 +30,15 @@ from blip3o.released import (
     map_name,
     unmap_name,
 )
-from blip3o.storage import CONFIG_NAME, WEIGHTS_NAME, make_readable, read_json, write_json
-from blip3o.strict_loading import is_released, read_config
+from blip3o.storage import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    make_readable,
+    read_json,
+    whole_folder,
+    write_json,
+)
+from blip3o.strict_loading import check_finite, is_released, read_config
 from blip3o.vision.targets import RELEASED_PREFIX, eva_target
 
 Layout = Literal["blip3o", "released", "released-new", "target-encoder"]
@@ -99,13 +106,18 @@ def convert(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is not an empty folder; name a new one")
     if layout == "target-encoder":
-        return _convert_eva(source, target, dtype)
+        with whole_folder(target) as folder:
+            return _convert_eva(source, folder, dtype)
     if not source.is_dir():
         raise WeightsError(f"model folder {source} does not exist")
+    check_digests(source)
     config = read_config(source)
-    if layout == "blip3o":
-        return _to_ours(source, target, config, dtype, shard_bytes)
-    return _to_released(source, target, config, layout, dtype, shard_bytes)
+    with whole_folder(target) as folder:
+        if layout == "blip3o":
+            notes = _to_ours(source, folder, config, dtype, shard_bytes)
+        else:
+            notes = _to_released(source, folder, config, layout, dtype, shard_bytes)
+    return [note.replace(str(folder), str(target)) for note in notes]
 
 
 def _write_weights(
@@ -115,8 +127,19 @@ def _write_weights(
     for name, tensor in iter_tensors(source):
         new = rename(name)
         if new is not None:
-            writer.add(new, tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor)
+            check_finite({name: tensor}, source)
+            if dtype and tensor.is_floating_point():
+                tensor = _cast(tensor, dtype, name)
+            writer.add(new, tensor)
     writer.close()
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    cast = tensor.to(dtype)
+    if not bool(torch.isfinite(cast).all()):
+        kind = str(dtype).removeprefix("torch.")
+        raise WeightsError(f"{name} holds values beyond the range of {kind}; keep its precision, or use bfloat16")
+    return cast
 
 
 def _our_name(source: Path) -> Callable[[str], str | None]:

@@ -22,7 +22,7 @@ from blip3o.dialogue_reader import Reader, TokenContext
 from blip3o.errors import ConfigError, DataError
 from blip3o.inputs import checked_picture, checked_texts
 from blip3o.prompts import ASSISTANT, TURN_END, VISION_BLOCK, text_mark, user_turn
-from blip3o.settings import check_count
+from blip3o.settings import check_count, check_seed
 
 if TYPE_CHECKING:
     from blip3o.pipeline import Blip3oPipeline
@@ -59,6 +59,7 @@ class Dialogue:
     def __init__(
         self, pipeline: Blip3oPipeline, *, seed: int = SEED, use_cache: bool = True
     ) -> None:
+        check_seed(seed)
         self.pipeline, self.seed, self.use_cache = pipeline, seed, use_cache
         self.turns: list[Turn] = []
         self._restart_readers()

@@ -12,6 +12,8 @@ from blip3o.presets import PRESETS, preset_folder, unknown_preset
 def find_folder(source: str | Path, revision: str | None = None) -> Path:
     """Folder of a preset, path or hub id. Raises: WeightsError with the next step."""
     name = os.fspath(source)
+    if not name:
+        raise WeightsError("the model has no name; give a preset, a folder or a hub id (owner/name)")
     preset = PRESETS.get(name)
     if preset is not None and preset.bundled is not None:
         return preset_folder(name)

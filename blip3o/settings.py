@@ -46,6 +46,12 @@ def check_count(name: str, value: Any) -> None:
         raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
+def check_seed(value: Any) -> None:
+    """Raises: ConfigError unless the value is a whole number that torch's generators take, counted on from 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ConfigError(f"seed must be a whole number from 0 to 2**63 - 1, got {value!r}")
+
+
 def _is_scale(value: Any) -> bool:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and value >= 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,6 +151,27 @@ def save_module(
         tensors[name] = tensor.contiguous().clone()
     save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     make_readable(folder)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes ``target`` when the block ends, and goes away if it fails.
+
+    ``target`` must not exist or be empty. Raises: WeightsError where the disk takes no more.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if target.is_dir():
+            target.rmdir()
+        partial.replace(target)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{target} was not written ({reason}); nothing of it was left behind") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def make_readable(folder: Path) -> None:

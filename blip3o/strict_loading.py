@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from blip3o.checkpoint_files import check_fit, folder_headers
@@ -69,9 +69,9 @@ def read_config(folder: Path) -> Blip3oConfig:
     return Blip3oConfig.from_dict(values)
 
 
-def check_finite(module: nn.Module, source: Path | str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Raises: WeightsError naming the first tensor that holds NaN or infinity. Offloaded tensors are passed over."""
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
             continue
         # The extremes carry any NaN or infinity, and need no second tensor of this size.
@@ -125,7 +125,7 @@ class StrictLoading:
                 f"the weights in {path} were not all taken: missing {sorted(info['missing_keys'])[:3]}, "
                 f"unknown {sorted(unexpected)[:3]}, of wrong shape {sorted(map(str, info['mismatched_keys']))[:3]}"
             )
-        check_finite(model, path)
+        check_finite(model.state_dict(), path)
         # The mapping belongs to the files that were read; a model is saved under its own names.
         if hasattr(model, "_weight_conversions"):
             model._weight_conversions = None

@@ -14,6 +14,7 @@ from blip3o.answering.context import Context, Piece, read
 from blip3o.answering.decode import Row, decode
 from blip3o.answering.prompts import Prompt, PromptBuilder
 from blip3o.answering.questions import ChoiceScores, Question, Sampling
+from blip3o.errors import DataError
 from blip3o.inputs import InputBuilder
 from blip3o.prompts import Prompts
 from blip3o.unified import Blip3oModel
@@ -66,6 +67,10 @@ class Answers:
         tokens = [[self.inputs.encode_text(text) for text in own] for own in choices]
         rooms = [sum(map(len, own)) for own in tokens]
         longest = max(len(ids) for own in tokens for ids in own)
+        if self.inputs.max_tokens is not None and longest >= self.inputs.max_tokens:
+            raise DataError(
+                f"a choice has {longest} tokens; this model reads {self.inputs.max_tokens} at most, with the question"
+            )
         prompts = self._builder(batching).build(questions, reserved=longest)
         device = self._at = self._device()
 

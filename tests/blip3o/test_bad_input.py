@@ -8,8 +8,10 @@ import logging
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from blip3o.cli import main
 from blip3o.errors import ConfigError, DataError, WeightsError
 from blip3o.inputs import InputBuilder, checked_texts
 from blip3o.pipeline import Blip3oPipeline
@@ -268,3 +270,43 @@ def test_checked_texts_gives_a_list() -> None:
 def test_stop_texts_that_are_none(pipe, stop) -> None:
     with pytest.raises(ConfigError, match="stop must be a list of texts"):
         pipe.ask_batch([None], ["what?"], stop=stop)
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["generate", "a dog", "--seed", str(2**63)], 2, "9223372036854775808 is not in the range"),
+        (["generate", "a dog", "--seed", "-1"], 2, "-1 is not in the range"),
+        (["ask", "-", "what?", "--seed", str(2**70)], 2, "is not in the range"),
+        (["generate", "a dog", "--model", ""], 1, "the model has no name; give a preset, a folder or a hub id"),
+        (["ask", "-", "what?", "--choice", "a", "--choice", "dog " * 2000], 1, "tokens; this model reads 1024 at most"),
+        (["generate", "a dog", "-o", "/proc/x.png"], 1, "/proc/x.png cannot be written"),
+    ],
+)
+def test_what_a_command_cannot_use_is_said_in_one_line(words, code, message) -> None:
+    if "--model" not in words:
+        words = [*words, "--model", "tiny"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == code and isinstance(done.exception, SystemExit)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert message in line
+
+
+def test_a_conversation_refuses_a_seed_that_no_generator_takes(pipe) -> None:
+    for seed in (-1, 2**63, 1.5, True):
+        with pytest.raises(ConfigError, match="seed must be a whole number from 0 to"):
+            pipe.chat(seed=seed)
+
+
+def test_a_disk_that_takes_no_more_ends_a_command_in_one_line(monkeypatch) -> None:
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "samples/0.png")
+
+    monkeypatch.setattr("blip3o.cli.load_pipeline", full)
+    done = CliRunner().invoke(main, ["generate", "a dog"])
+    assert done.exit_code == 1
+    reason = "samples/0.png cannot be used (No space left on device)"
+    assert done.stderr == f"Error: {reason}; free space, or name another place\n"

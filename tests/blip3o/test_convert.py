@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from blip3o.cli import main
 from blip3o.convert import convert, read_plain_tensors
@@ -111,8 +111,6 @@ def test_eva_weights_become_a_target_encoder(eva, tmp_path: Path) -> None:
 
 
 def test_the_tower_inside_a_released_checkpoint_is_taken_along(eva, write_released, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     source = write_released(tmp_path / "source", is_sharded=False, has_eva=False)
     prefix = "model.gen_vision_tower.vision_tower.model."
     tensors = all_tensors(source) | {prefix + k: v for k, v in eva.state_dict().items()}
@@ -139,3 +137,36 @@ def test_pickles_with_more_than_tensors_are_refused_unread(tmp_path: Path) -> No
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.bin")
     with pytest.raises(WeightsError, match="it is no EVA-CLIP tower"):
         convert(tmp_path / "other.bin", tmp_path / "out", "target-encoder")
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+    build_tiny().save_pretrained(tmp_path / "ours")
+    weights = tmp_path / "ours" / "model.safetensors"
+    good = load_file(weights)
+    name = "queries.latent_queries"
+    for value, dtype, message in (
+        (float("nan"), None, f"not finite: {name}"),
+        (1e6, torch.float16, f"{name} holds values beyond the range of float16"),
+    ):
+        changed = {**good, name: good[name].clone()}
+        changed[name].view(-1)[0] = value
+        save_file(changed, weights, metadata={"format": "pt"})
+        with pytest.raises(WeightsError, match="digests.json"):
+            convert(tmp_path / "ours", tmp_path / "out", "released", dtype)
+        (tmp_path / "kept.json").unlink(missing_ok=True)
+        (tmp_path / "ours" / "digests.json").rename(tmp_path / "kept.json")
+        with pytest.raises(WeightsError, match=message):
+            convert(tmp_path / "ours", tmp_path / "out", "released", dtype)
+        (tmp_path / "kept.json").rename(tmp_path / "ours" / "digests.json")
+    save_file(good, weights, metadata={"format": "pt"})
+    (tmp_path / "ours" / "digests.json").unlink()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blip3o.convert.shutil.copyfile", full)
+        with pytest.raises(WeightsError, match="out was not written .*No space left on device.*nothing of it was left"):
+            convert(tmp_path / "ours", tmp_path / "out", "released")
+    assert {path.name for path in tmp_path.iterdir()} == {"ours"}
+    convert(tmp_path / "ours", tmp_path / "out", "released")
