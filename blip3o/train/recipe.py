@@ -3,23 +3,19 @@ weight loads."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import yaml
 
-from blip3o.config import build_part
 from blip3o.errors import ConfigError
 from blip3o.train.data_spec import DataSpec
 from blip3o.train.evaluation import EvaluateSpec
 from blip3o.train.part_recipe import PARTS, PartRecipe
+from blip3o.train.recipe_values import read_settings, set_value
 from blip3o.train.schedule import LoopConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -151,118 +147,48 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> TrainRecipe | Par
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings by name, such as model: and stage:")
     for override in overrides:
-        _set(values, override)
+        set_value(values, override)
     return recipe_from_dict(values, path.name)
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> TrainRecipe | PartRecipe:
-    """Settings -> recipe. Raises: ConfigError naming unknown, missing or mistyped keys."""
-    values = dict(values)
+    """Settings -> recipe. Raises: ConfigError naming every unknown, missing, mistyped or contradictory one."""
+    values, problems = dict(values), list[str]()
     data = values.get("data", [])
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
-        raise ConfigError(f"{source}: data must be a list of data sets with name, layout and paths")
-    values["data"] = tuple(
-        _build(DataSpec, entry, f"{source}: data.{i}") for i, entry in enumerate(data)
-    )
-    values["loop"] = _build(LoopConfig, values.get("loop") or {}, f"{source}: loop")
+        problems.append(f"{source}: data must be a list of data sets with name, layout and paths")
+        data = []
+    sets = [read_settings(DataSpec, entry, f"{source}: data.{i}", problems) for i, entry in enumerate(data)]
+    loop = _group(LoopConfig, values, "loop", source, problems)
+    evaluate = None
     if values.get("evaluate") is not None:
-        if not isinstance(values["evaluate"], dict):
-            raise ConfigError(f"{source}: evaluate must hold settings by name, such as every: and hook:")
-        values["evaluate"] = _build(EvaluateSpec, values["evaluate"], f"{source}: evaluate")
+        evaluate = _group(EvaluateSpec, values, "evaluate", source, problems)
     stage = values.get("stage")
-    if stage is not None and stage not in (*STAGES, *PARTS):
+    is_known = stage is None or (isinstance(stage, str) and stage in (*STAGES, *PARTS))
+    if not is_known:
         close = get_close_matches(str(stage), [*STAGES, *PARTS], n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"stage '{stage}' is unknown: one of {', '.join((*STAGES, *PARTS))}{hint}")
-    return _build(PartRecipe if stage in PARTS else TrainRecipe, values, source)
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    hints = get_type_hints(kind)
-    needed = [
-        f.name
-        for f in fields.values()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing := [key for key in needed if key not in values]:
-        raise ConfigError(f"{name} lacks {', '.join(missing)}")
-    typed = {
-        key: _typed(value, hints[key], f"{name}.{key}") if key in fields else value
-        for key, value in values.items()
+        problems.append(f"stage '{stage}' is unknown: one of {', '.join((*STAGES, *PARTS))}{hint}")
+    # With the data known, the rest is held against it even where the loop has faults of its own.
+    is_complete = is_known and None not in sets and ("data" not in values or bool(sets) == bool(values["data"]))
+    given = {
+        **values,
+        **({"data": tuple(sets)} if "data" in values else {}),
+        "loop": loop or LoopConfig(steps=1, lr=1e-4),
+        **({"evaluate": evaluate} if "evaluate" in values else {}),
+        **({} if is_known else {"stage": "joint"}),
     }
-    return build_part(kind, typed, name)
+    kind: type[Any] = PartRecipe if is_known and stage in PARTS else TrainRecipe
+    recipe = read_settings(kind, given, source, problems, is_complete)
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return recipe
 
 
-def _typed(value: Any, hint: Any, name: str) -> Any:
-    """The value as the field wants it, or ConfigError. YAML's lists become tuples, its whole numbers floats."""
-    options = [h for h in get_args(hint) if h is not type(None)] if type(None) in get_args(hint) else [hint]
-    if value is None:
-        if len(options) < len(get_args(hint)):
-            return None
-        raise ConfigError(f"{name} must not be empty")
-    (option,) = options if len(options) == 1 else (Any,)
-    if get_origin(option) is Literal:
-        if value not in get_args(option):
-            raise ConfigError(f"{name} {value!r} is unknown: one of {', '.join(get_args(option))}")
-    elif get_origin(option) is tuple:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise ConfigError(f"{name} must be a list, got {value!r}")
-        inner = get_args(option)[0]
-        return tuple(_typed(v, inner, name) if inner in (str, float) else v for v in value)
-    elif option is float:
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-            value = float(value)  # YAML 1.1 reads 1e-4 as text
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{name} must be a number such as 1.0e-4, got {value!r}")
-        return float(value)
-    elif option is int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ConfigError(f"{name} must be a whole number, got {value!r}")
-    elif option is str:
-        if not isinstance(value, str):
-            raise ConfigError(f"{name} must be text, got {value!r}")
-        return _with_environment(value, name)
-    elif option is bool and not isinstance(value, bool):
-        raise ConfigError(f"{name} must be true or false, got {value!r}")
-    elif get_origin(option) is dict and not isinstance(value, dict):
-        raise ConfigError(f"{name} must hold settings by name, got {value!r}")
-    return value
-
-
-def _with_environment(text: str, name: str) -> str:
-    def lookup(match: re.Match[str], name: str = name) -> str:
-        value = os.environ.get(match[1])
-        if value is None:
-            raise ConfigError(f"{name}: the environment has no {match[1]}; set it, or --set the path")
-        return value
-
-    return re.sub(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?", partial(lookup), text)
-
-
-def _set(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {override!r}: write it as key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: {text!r} is no YAML value") from None
-    *path, last = key.split(".")
-    at: Any = values
-    for part in path:
-        if isinstance(at, list):
-            if not part.isdigit() or int(part) >= len(at):
-                raise ConfigError(f"--set {override!r}: there is no entry {part}; entries 0 to {len(at) - 1}")
-            at = at[int(part)]
-        elif isinstance(at, dict):
-            at = at.setdefault(part, {})
-        else:
-            raise ConfigError(f"--set {override!r}: '{part}' is not a group of settings")
-    if isinstance(at, list):
-        if not last.isdigit() or int(last) >= len(at):
-            raise ConfigError(f"--set {override!r}: there is no entry {last}; entries 0 to {len(at) - 1}")
-        at[int(last)] = value
-    elif isinstance(at, dict):
-        at[last] = value
-    else:
-        raise ConfigError(f"--set {override!r}: '{last}' has no place to go")
+def _group(kind: type[Any], values: Mapping[str, Any], name: str, source: str, problems: list[str]) -> Any:
+    """The settings under one name. What is wrong is added to ``problems``; then None."""
+    group = values.get(name) or {}
+    if not isinstance(group, dict):
+        problems.append(f"{source}: {name} must hold settings by name, got {group!r}")
+        return None
+    return read_settings(kind, group, f"{source}: {name}", problems)

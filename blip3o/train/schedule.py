@@ -53,9 +53,16 @@ class LoopConfig:
                 ("schedule", self.schedule, self.schedule in ("cosine", "constant"),
                  "cosine or constant"),
                 ("clip_norm", self.clip_norm, self.clip_norm > 0, "greater than 0"),
+                ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more"),
+                ("betas", self.betas, len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
+                 "two numbers, 0 or more and less than 1"),
+                ("seed", self.seed, 0 <= self.seed < 2**63, "0 to 2**63 - 1"),
                 ("ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "0 or more, less than 1"),
                 ("accumulation", self.accumulation, self.accumulation >= 1, "at least 1"),
                 ("log_every", self.log_every, self.log_every >= 1, "at least 1"),
+                ("save_every_s", self.save_every_s, self.save_every_s >= 0, "at least 0"),
+                ("evaluate_every", self.evaluate_every, self.evaluate_every >= 0, "at least 0"),
+                ("max_minutes", self.max_minutes, self.max_minutes is None or self.max_minutes > 0, "greater than 0"),
             )
             if not ok
         ]  # fmt: skip

@@ -254,6 +254,21 @@ def test_bad_recipes_are_refused_before_any_weight_loads(folder, values, changes
         recipe_from_dict(values(folder, **changes))
 
 
+def test_everything_that_is_wrong_is_listed_at_once(folder, values):
+    loop = {"steps": 0, "lr": 1e-3, "stps": 2, "betas": [0.9], "seed": -1, "max_minutes": 0}
+    changes = {"loop": loop, "batchsize": 3, "workers": "four", "stage": "joint", "evaluate": {"every": 0, "hook": "x"}}
+    with pytest.raises(ConfigError) as error:
+        recipe_from_dict(values(folder, **changes))
+    for part in (
+        "loop.stps; did you mean steps?", "steps 0 is out of range", "betas (0.9,) is out of range: two numbers",
+        "seed -1 is out of range", "max_minutes 0.0 is out of range", "recipe.batchsize; did you mean batch_size?",
+        "recipe.workers must be a whole number, got 'four'", "no data has conversations", "evaluate.every 0",
+        "'x' must be module:function", "text_batch_size 0",
+    ):  # fmt: skip
+        assert part in str(error.value), part
+    assert "\n" not in str(error.value)
+
+
 def test_the_command_trains_a_file_and_reports_mistakes_in_one_line(folder, values, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values(folder)))
