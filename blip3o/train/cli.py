@@ -16,6 +16,8 @@ NANO_STAGES = (
     "understanding",
     "cache",
     "generation",
+    "conditions",
+    "generator",
     "export",
 )
 OPTIONAL_NANO_STAGES = ("autoencoder",)  # no part of what ships: run when asked for

@@ -58,7 +58,7 @@ def write_shard(
     ``extra``: further tensors about the scenes, row by row, that the shard is to hold.
     """
     path = folder / f"{shard:05d}.safetensors"
-    if path.exists() and cache_metadata(path).get("key") == key:
+    if is_current(path, key):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     batches = Scenes(split, world, batch, first=shard * per_shard)
@@ -76,17 +76,22 @@ def write_shard(
     return path
 
 
-def read_shards(folder: Path, key: str, shards: int) -> list[dict[str, Tensor]]:
+def is_current(path: Path, key: str) -> bool:
+    """Whether a shard is there and was made under this key."""
+    return path.exists() and cache_metadata(path).get("key") == key
+
+
+def read_shards(folder: Path, key: str, shards: int, prefix: str = "") -> list[dict[str, Tensor]]:
     """The tensors of the first ``shards`` shards, in order. Raises: DataError for missing or stale ones."""
-    paths = sorted(folder.glob("[0-9]*.safetensors"))[:shards]
+    paths = sorted(folder.glob(f"{prefix}[0-9]*.safetensors"))[:shards]
     if len(paths) < shards or not paths:
         raise DataError(
-            f"{folder} holds {len(paths)} of {shards} feature shards: run the cache stage first"
+            f"{folder} holds {len(paths)} of {shards} {prefix}shards: run the stage that writes them first"
         )
     for path in paths:
-        if cache_metadata(path).get("key") != key:
+        if not is_current(path, key):
             raise DataError(
-                f"{path} was made by other weights or scenes: remove it and run the cache stage again"
+                f"{path} was made by other weights or scenes: remove it and run its stage again"
             )
     return [load_file(path) for path in paths]
 

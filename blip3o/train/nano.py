@@ -1,330 +1,40 @@
 """The recipe of ``nano``: every part of a BLIP3-o, trained from nothing on the sticker world.
 
 Stages in order, each resumable in its own folder and skipped when finished:
-``tokenizer`` -> ``clip`` -> ``decoder``; ``vision`` -> ``understanding``; ``cache`` -> ``generation``;
-``export``. ``autoencoder``, the target of the VAE variant, is run when asked for.
-The backbone is trained on understanding first and frozen for generation: the paper's sequential training.
+``tokenizer`` -> ``clip`` -> ``decoder``; ``vision`` -> ``understanding``; ``cache`` -> ``generation`` ->
+``conditions`` -> ``generator``; ``export``. ``autoencoder``, the target of the VAE variant, is run when asked for.
+The backbone is trained on understanding first and frozen for generation: the paper's sequential training. Once the
+queries have learned what to read from it, they are frozen too, and the generator goes on alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from blip3o.pipeline import Blip3oPipeline, PipelineCard, Understanding, write_digests
-from blip3o.stickers import SceneConfig, make_scene
-from blip3o.stickers.captions import long_caption, prompt, short_caption
-from blip3o.stickers.questions import questions
-from blip3o.storage import load_strict, read_tensors, save_module
-from blip3o.train.autoencoder import AutoencoderStage, build_vae, standardise
-from blip3o.train.checkpoint import save_tensors
-from blip3o.train.dialogue_data import Dialogues
-from blip3o.train.distributed import Processes
-from blip3o.train.edit_data import EditPairs
-from blip3o.train.feature_cache import CachedFeatures, cache_key, write_shard
-from blip3o.train.features import TargetFeatures, fold_into_decoder, learned_space
-from blip3o.train.loop import LoopConfig, TrainStage, fit
-from blip3o.train.nano_config import (
-    CLIP_CONFIG,
-    CLIP_VOCAB_SIZE,
-    DECODER_CONFIG,
-    DIT_CONFIG,
-    FEATURE_CHANNELS,
-    FOLDED_CHANNELS,
-    IMAGE_TOKENS,
-    VOCAB_SIZE,
-)
-from blip3o.train.nano_parts import (
-    build_backbone,
-    model_config,
-    open_gates,
-    patches_for,
-    scale_picture_tokens,
-    start_queries,
-)
-from blip3o.train.nano_recipe import NanoRecipe
-from blip3o.train.packed_chats import PackedUnderstandingStage
-from blip3o.train.packed_data import PackedConversations
-from blip3o.train.picture_mix import PictureMix, condition_of_mix
-from blip3o.train.stages import (
-    ClipStage,
-    DecoderStage,
-    GenerationStage,
-    VisionStage,
-    freeze,
-)
-from blip3o.train.tokenizer import train_tokenizer
-from blip3o.train.world_data import (
-    DESCRIBE,
-    IMAGINE,
-    PROMPTS,
-    CellLabels,
-    Scenes,
-    question_text,
-)
-from blip3o.unified import Blip3oModel
-from blip3o.vision.autoencoder import Autoencoder
+from blip3o.storage import save_module
+from blip3o.train.nano_config import CLIP_CONFIG
+from blip3o.train.nano_generation import NanoGeneration
+from blip3o.train.world_data import PROMPTS
 from blip3o.vision.encoders import OpenClipEncoder
-from blip3o.vision.feature_space import FeatureSpace
 
-logger = logging.getLogger(__name__)
-
-CACHE_SHARD = 10_240
-TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation")  # of what ships
+# of what ships
+TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation", "generator")
 BUDGETED_STAGES = (*TRAINED_STAGES, "autoencoder")
 
 
-class NanoTrainer:
+class NanoTrainer(NanoGeneration):
     """Runs the stages in ``folder``; ``minutes`` replaces a stage's time budget by name."""
 
-    def __init__(
-        self,
-        folder: Path,
-        recipe: NanoRecipe | None = None,
-        minutes: dict[str, float] | None = None,
-    ) -> None:
-        self.folder, self.recipe = folder, recipe or NanoRecipe()
-        self.minutes = minutes or {}
-        self.world = SceneConfig.level(self.recipe.world)
-        folder.mkdir(parents=True, exist_ok=True)
+    def run(self, stages: Sequence[str]) -> None:
+        """The named stages, one after another."""
+        for stage in stages:
+            getattr(self, stage.replace("-", "_"))()
 
-    # -- tokenizer ---------------------------------------------------------------------------------------------------
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The language side's tokenizer, trained on every kind of text of the world."""
-        path = self.folder / "tokenizer"
-        if not (path / "tokenizer.json").exists():
-            texts = []
-            for level in ("easy", "full"):
-                world = SceneConfig.level(level)
-                for index in range(6000):
-                    scene = make_scene("train", index, world)
-                    texts += [
-                        prompt(scene),
-                        short_caption(scene),
-                        long_caption(scene),
-                        DESCRIBE,
-                        IMAGINE,
-                        "You are a helpful assistant.",
-                        "system user assistant",
-                        PROMPTS.generation(prompt(scene)),
-                    ]
-                    for asked in questions(scene, index):
-                        texts += [question_text(asked), asked.answer]
-            train_tokenizer(texts, VOCAB_SIZE).save_pretrained(path)
-        return PreTrainedTokenizerFast.from_pretrained(path)
-
-    def clip_tokenizer(self) -> PreTrainedTokenizerFast:
-        """CLIP's own tokenizer, trained on prompts."""
-        path = self.folder / "clip-tokenizer"
-        if not (path / "tokenizer.json").exists():
-            texts = [prompt(make_scene("train", index, self.world)) for index in range(6000)]
-            train_tokenizer(texts, CLIP_VOCAB_SIZE).save_pretrained(path)
-        return PreTrainedTokenizerFast.from_pretrained(path)
-
-    # -- target encoder and pixel decoder ----------------------------------------------------------------------------
-    def clip_parts(self) -> tuple[nn.Module, nn.Linear, nn.Module]:
-        from open_clip.model import CLIP
-
-        from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig
-
-        torch.manual_seed(self.recipe.clip.seed)
-        decoder = FlowPixelDecoder(FlowPixelDecoderConfig(**DECODER_CONFIG))
-        width = CLIP_CONFIG["vision_cfg"]["width"]
-        # channels_last: convolutions on a CPU are several times slower without it
-        return (
-            CLIP(**CLIP_CONFIG),
-            nn.Linear(width, FEATURE_CHANNELS),
-            decoder.to(memory_format=torch.channels_last),
-        )
-
-    def clip(self) -> dict[str, nn.Module]:
-        clip, projection, decoder = self.clip_parts()
-        modules = {"clip": clip, "projection": projection, "decoder": decoder}
-        if self._load("clip", modules):
-            return modules
-        stage = ClipStage(
-            clip,
-            projection,
-            decoder,
-            self.clip_tokenizer(),
-            Scenes("train", self.world, self.recipe.clip_batch),
-            self.recipe.clip_decoder_weight,
-            self.recipe.clip_decoder_pictures,
-        )
-        return self._finish("clip", self._fit(stage))
-
-    def target(self) -> TargetFeatures:
-        """The frozen target encoder; its statistics are measured on 4,096 training scenes."""
-        modules = self.clip()
-        encoder = OpenClipEncoder(modules["clip"].visual, layer=-2)
-        width = CLIP_CONFIG["vision_cfg"]["width"]
-        target = TargetFeatures(encoder, FeatureSpace(width, FEATURE_CHANNELS, layer_norm=True))
-        if not self._load("target", {"target": target}):
-            pixels = Scenes("train", self.world, 4096)(0).pixels
-            target.space, inner = learned_space(encoder.eval(), modules["projection"], pixels)
-            fold_into_decoder(modules["decoder"].unet.conv_in, FOLDED_CHANNELS, inner)
-            self._finish("target-decoder", {"decoder": modules["decoder"]})
-            self._finish("target", {"target": target})
-        return freeze(target)
-
-    def decoder(self) -> nn.Module:
-        """The pixel decoder: goes on from the joint stage with the tower frozen."""
-        target, decoder = self.target(), self.clip_parts()[2]
-        if self._load("decoder", {"decoder": decoder}):
-            return decoder
-        self._load("target-decoder", {"decoder": decoder})
-        batches = Scenes("train", self.world, self.recipe.decoder_batch, first=1_000_000)
-        stage = DecoderStage(decoder, target, batches, self.recipe.feature_noise)
-        return self._finish("decoder", self._fit(stage))["decoder"]
-
-    # -- understanding -----------------------------------------------------------------------------------------------
-    def vision(self) -> nn.Module:
-        """The backbone's vision tower before it meets the language model: the target tower teaches it."""
-        backbone = self._backbone()
-        tower = backbone.model.visual
-        if not self._load("vision", {"visual": tower}):
-            encoder = self.target().encoder
-            grid = int(IMAGE_TOKENS**0.5)
-            stage = VisionStage(
-                tower,
-                encoder,
-                CellLabels("train", self.world, self.recipe.vision_batch, grid=grid),
-                patches_for(backbone),
-                hidden_size=backbone.config.text_config.hidden_size,
-                feature_size=CLIP_CONFIG["vision_cfg"]["width"]
-                * (DIT_CONFIG["input_size"] // grid) ** 2,
-                grid=grid,
-            )
-            self._fit(stage)
-            self._finish("vision", {"visual": tower})
-        return tower
-
-    def understanding(self) -> Qwen2_5_VLForConditionalGeneration:
-        """The language side on pictures and text; what it knows of text conditions generation."""
-        backbone = self._backbone()
-        if self._load("understanding", {"backbone": backbone}):
-            return backbone
-        backbone.model.visual.load_state_dict(self.vision().state_dict())
-        scale_picture_tokens(backbone, Scenes("train", self.world, 64, first=5_500_000)(0).pixels)
-        chats = PackedConversations(
-            "train",
-            self.world,
-            self.tokenizer(),
-            IMAGE_TOKENS,
-            first=6_000_000,
-            **self.recipe.understanding_rows,
-        )
-        if self._can_compile():
-            for layer in backbone.model.language_model.layers:
-                layer.compile(dynamic=True)
-        self._fit(PackedUnderstandingStage(backbone, chats, patches_for(backbone)))
-        self._finish("understanding", {"backbone": backbone})
-        return backbone
-
-    def _backbone(self) -> Qwen2_5_VLForConditionalGeneration:
-        return build_backbone(self.tokenizer(), self.recipe.understanding.seed)
-
-    def _can_compile(self) -> bool:
-        """Compiled blocks are 1.2 to 1.7 times faster on a CPU, for one to two minutes of compiling; the numbers stay
-        the same up to rounding."""
-        return self.recipe.compile and shutil.which("c++") is not None
-
-    # -- the alternative target --------------------------------------------------------------------------------------
-    def autoencoder(self) -> Autoencoder:
-        """The sticker VAE, in the folder ``autoencoder/model``: the target of VAE + flow matching. No part of what
-        ships, and run only when asked for."""
-        folder = self.folder / "autoencoder" / "model"
-        if (folder / "config.json").is_file():
-            return Autoencoder.from_folder(folder, {})
-        vae = build_vae(self.recipe.autoencoder.seed)
-        batches = Scenes("train", self.world, self.recipe.autoencoder_batch, first=8_000_000)
-        self._fit(AutoencoderStage(vae, batches))
-        target = standardise(vae, Scenes("train", self.world, 512)(0).pixels)
-        target.save_pretrained(folder)
-        return target
-
-    # -- generation --------------------------------------------------------------------------------------------------
-    def cache(self) -> None:
-        """Target features of the generation scenes."""
-        target, key, device = self.target(), self._cache_key(), Processes().device
-        target.to(device)
-
-        def features_of(pixels: Tensor) -> Tensor:
-            return target(pixels.to(device)).cpu()
-
-        for shard in range(self.recipe.cache_shards):
-            write_shard(
-                self.folder / "cache", shard, CACHE_SHARD, "train", self.world, features_of, key
-            )
-            logger.info("cache: shard %d of %d", shard + 1, self.recipe.cache_shards)
-
-    def _cache_key(self) -> str:
-        digest = hashlib.sha256((self.folder / "target.safetensors").read_bytes()).hexdigest()
-        return cache_key("train", self.world, digest)
-
-    def model(self) -> Blip3oModel:
-        """The whole model on the trained backbone; queries and DiT fresh."""
-        config = model_config(self.tokenizer())
-        torch.manual_seed(self.recipe.generation.seed)
-        model = Blip3oModel(config)
-        model.backbone.vlm.load_state_dict(self.understanding().state_dict())
-        start_queries(model)
-        open_gates(model)
-        freeze(model.backbone)
-        return model
-
-    def generation(self) -> Blip3oModel:
-        model = self.model()
-        learned = {"queries": model.queries, "dit": model.dit}
-        if self._load("generation", learned):
-            return model
-        tokenizer, recipe, target = self.tokenizer(), self.recipe, self.target().eval()
-        captions = CachedFeatures(
-            self.folder / "cache",
-            self._cache_key(),
-            "train",
-            self.world,
-            recipe.generation_batch,
-            recipe.generation.seed,
-            recipe.cache_shards,
-        )
-        edits = EditPairs(
-            "train",
-            self.world,
-            tokenizer,
-            recipe.generation_edits,
-            IMAGE_TOKENS,
-            first=50_000_000,
-            repeat_share=recipe.reconstruct_share,
-            features_of=target,
-        )
-        dialogues = Dialogues(
-            "train",
-            self.world,
-            tokenizer,
-            recipe.generation_dialogues,
-            IMAGE_TOKENS,
-            first=60_000_000,
-            features_of=target,
-        )
-        batches = PictureMix(captions, edits, dialogues)
-        condition_of = condition_of_mix(model, tokenizer, patches_for(model.backbone.vlm))
-        if self._can_compile():
-            model.dit.compile(dynamic=True)  # how many dialogues end in a picture varies
-        stage = GenerationStage(model, batches, condition_of, recipe.generation_draws)
-        self._fit(stage)
-        self._finish("generation", learned)
-        return model
-
-    # -- export ------------------------------------------------------------------------------------------------------
     def pipeline(self) -> Blip3oPipeline:
         """The trained parts as the pipeline that users load."""
         half = (0.5, 0.5, 0.5)  # pictures in [-1, 1], as everywhere in this recipe
@@ -337,7 +47,7 @@ class NanoTrainer:
             licence="Apache-2.0",
             modes=("ask", "generate", "reconstruct", "edit", "chat"),
         )
-        return Blip3oPipeline(self.generation(), self.tokenizer(), self.decoder(), card)
+        return Blip3oPipeline(self.generator(), self.tokenizer(), self.decoder(), card)
 
     def export(self, folder: Path | None = None) -> None:
         """Half-precision weights and the training log, by default to ``export`` beside the stages."""
@@ -364,40 +74,3 @@ class NanoTrainer:
             folder, encoder, {"kind": "open_clip", "model": config, "layer": -1}, torch.float16
         )
         target.space.save_pretrained(folder / "feature_space")
-
-    # -- shared ------------------------------------------------------------------------------------------------------
-    def run(self, stages: Sequence[str]) -> None:
-        """The named stages, one after another."""
-        for stage in stages:
-            getattr(self, stage.replace("-", "_"))()
-
-    def _fit(self, stage: TrainStage) -> dict[str, nn.Module]:
-        """Train a stage on the machine's device; between stages everything lies on the CPU."""
-        config: LoopConfig = getattr(self.recipe, stage.name)
-        config = replace(config, max_minutes=self.minutes.get(stage.name, config.max_minutes))
-        modules = fit(stage, config, self.folder / stage.name)
-        for module in (*modules.values(), *getattr(stage, "frozen", ())):
-            module.cpu()
-        return modules
-
-    def _finish(self, name: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-        """Averaged weights of a finished stage; their presence means that the stage is done."""
-        tensors = {
-            f"{k}.{key}": v.clone() for k, m in modules.items() for key, v in m.state_dict().items()
-        }
-        save_tensors(self.folder / f"{name}.safetensors", tensors)
-        return modules
-
-    def _load(self, name: str, modules: dict[str, nn.Module]) -> bool:
-        path = self.folder / f"{name}.safetensors"
-        if not path.exists():
-            return False
-        tensors = read_tensors(path)
-        for key, module in modules.items():
-            own = {
-                k.removeprefix(f"{key}."): v for k, v in tensors.items() if k.startswith(f"{key}.")
-            }
-            load_strict(module, own, path)
-            module.eval()
-        logger.info("stage %s: finished earlier, loaded %s", name, path)
-        return True

@@ -68,4 +68,14 @@ class NanoRecipe:
     reconstruct_share: float = 0.15  # of the edits: the picture as it was shown
     generation_draws: int = 3
     cache_shards: int = 12
+    generator: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=60000, lr=1e-3, warmup_steps=100, ema_decay=0.9995, seed=12
+        )
+    )
+    condition_shards: int = 12
+    turn_shards: int = 12
+    generator_captions: int = 120
+    generator_turns: int = 24
+    generator_prompt_share: float = 0.75
     compile: bool = True

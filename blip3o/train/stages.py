@@ -7,6 +7,7 @@
 | vision | backbone's vision tower | target tower | target tower's features, class and colour of every cell |
 | understanding | vision-language backbone | - | next token on answers, descriptions and edited scenes |
 | generation | latent queries, head | backbone, target tower | flow matching or squared error (sequential training) |
+| generator | head | backbone, queries, target tower | the same, on conditions from disk |
 | autoencoder (blip3o.train.autoencoder) | sticker VAE | - | absolute error of pixels and edges + KL |
 
 ``clip`` tunes the tower together with a decoder. A tower trained on captions alone keeps too little of an
@@ -17,7 +18,7 @@ every comparison of targets has to say so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from blip3o.train.world_data import CellBatch, CellLabels, PictureBatch
 
 if TYPE_CHECKING:
     from blip3o.decoder import FlowPixelDecoder
+    from blip3o.train.condition_cache import ConditionBatch
     from blip3o.train.feature_cache import FeatureBatch
     from blip3o.unified import Blip3oModel
 
@@ -233,15 +235,15 @@ class GenerationStage:
     def __init__(
         self,
         model: Blip3oModel,
-        batches: Callable[[int], FeatureBatch],
-        condition_of: Callable[[FeatureBatch], Tensor],
+        batches: Callable[[int], Any],
+        condition_of: Callable[[Any], Tensor],
         draws: int = 1,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"model": model}
         self.model, self.batch, self.condition_of, self.draws = model, batches, condition_of, draws
 
     def loss(
-        self, batch: FeatureBatch, generator: torch.Generator
+        self, batch: FeatureBatch | ConditionBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         # A regression head draws nothing, so the same caption again would be the same sample again.
         draws = self.draws if self.model.config.objective == "flow" else 1
@@ -255,3 +257,13 @@ class GenerationStage:
         by_sample, noisy = error.mean(dim=(1, 2, 3)), output.timestep >= 500
         halves = {"mse_noisy": by_sample[noisy], "mse_clean": by_sample[~noisy]}
         return output.loss, {key: half.mean().item() for key, half in halves.items() if len(half)}
+
+
+class GeneratorStage(GenerationStage):
+    """The head alone goes on: backbone and queries are fixed, so every condition is a constant that was computed
+    before (``blip3o.train.condition_cache``)."""
+
+    name = "generator"
+
+    def __init__(self, model: Blip3oModel, batches: Callable[[int], ConditionBatch]) -> None:
+        super().__init__(model, batches, lambda batch: batch.condition)

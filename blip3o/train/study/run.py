@@ -29,6 +29,7 @@ from blip3o.stickers import SceneConfig
 from blip3o.storage import file_digest, read_json, read_tensors, write_json
 from blip3o.train.autoencoder import LOOP, AutoencoderStage, build_vae, standardise
 from blip3o.train.checkpoint import TrainState, save_tensors
+from blip3o.train.frozen_opening import FrozenOpening
 from blip3o.train.loop import Hooks, LoopConfig, TrainStage, fit
 from blip3o.train.nano_config import BACKBONE_TEXT, CLIP_CONFIG, DIT_CONFIG, IMAGE_TOKENS
 from blip3o.train.nano_parts import build_backbone, patches_for
@@ -36,7 +37,7 @@ from blip3o.train.stages import VisionStage, freeze
 from blip3o.train.study.ceiling import measure_ceiling
 from blip3o.train.study.compute import budget
 from blip3o.train.study.data import CaptionBatches, TextRows, features_key, write_features
-from blip3o.train.study.losses import FrozenOpening, GeneratorPhase, UnderstandingPhase
+from blip3o.train.study.losses import GeneratorPhase, UnderstandingPhase
 from blip3o.train.study.model import (
     describe,
     export,

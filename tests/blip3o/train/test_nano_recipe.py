@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from blip3o.pipeline import Blip3oPipeline
-from blip3o.train import nano
+from blip3o.train import nano, nano_generation
 from blip3o.train.cli import NANO_STAGES, OPTIONAL_NANO_STAGES
 from blip3o.train.nano_recipe import NanoRecipe
 
@@ -16,14 +16,16 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_stage_runs_resumes_and_exports(tmp_path, monkeypatch):
-    monkeypatch.setattr(nano, "CACHE_SHARD", 256)
+    for name, rows in {"CACHE_SHARD": 256, "CONDITION_SHARD": 128, "TURN_STEPS": 1}.items():
+        monkeypatch.setattr(nano_generation, name, rows)
     short = {
         name: dataclasses.replace(
             getattr(NanoRecipe(), name), steps=2, warmup_steps=1, log_every=1
         )
         for name in nano.BUDGETED_STAGES
     }
-    recipe = dataclasses.replace(NanoRecipe(), **short, cache_shards=1, compile=False)
+    shards = {"cache_shards": 1, "condition_shards": 1, "turn_shards": 1}
+    recipe = dataclasses.replace(NanoRecipe(), **short, **shards, compile=False)
     nano.NanoTrainer(tmp_path, recipe).run((*NANO_STAGES, *OPTIONAL_NANO_STAGES))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     nano.NanoTrainer(tmp_path, recipe).run(

@@ -15,12 +15,13 @@ from blip3o.stickers import SceneConfig
 from blip3o.storage import read_tensors
 from blip3o.train.autoencoder import build_vae, standardise
 from blip3o.train.checkpoint import save_tensors
+from blip3o.train.frozen_opening import FrozenOpening
 from blip3o.train.nano_parts import build_backbone
 from blip3o.train.stages import freeze
 from blip3o.train.study import run
 from blip3o.train.study.compute import budget
 from blip3o.train.study.data import CaptionBatches, TextRows, features_key, write_features
-from blip3o.train.study.losses import FrozenOpening, GeneratorPhase
+from blip3o.train.study.losses import GeneratorPhase
 from blip3o.train.study.model import count_parameters, fresh_model, study_tokenizer
 from blip3o.train.study.plan import parts_folder
 from blip3o.train.study.run import Job, run_stage
