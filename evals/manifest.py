@@ -105,7 +105,8 @@ def _deviations(task: Task, num_samples: int, num_official: int, per_sample: int
     if num_samples < num_official:
         found.append(f"{num_samples} of {num_official} samples were run (--limit)")
     if task.kind == "generation" and per_sample != task.num_images:
-        found.append(f"{per_sample} pictures per prompt, the protocol has {task.num_images}")
+        pictures = f"{per_sample} picture{'s' * (per_sample != 1)}"
+        found.append(f"{pictures} per prompt, the protocol has {task.num_images}")
     return found
 
 
