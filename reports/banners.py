@@ -72,7 +72,7 @@ def banners(run: RunData) -> list[dict[str, str]]:
     if is_stickers(run):
         text = (
             "Judged by the sticker world's own judge, which was measured on sticker pictures only. These figures "
-            "do not compare with published ones, which rest on photographs and another detector."
+            "do not compare with published ones, which rest on photographs and another judge."
         )
         found.append(("note", "Sticker judge", text))
     # The partial banner says this already.

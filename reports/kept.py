@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evals.io.files import write_atomically
 from evals.kept import After, Kept, KeptTask, legend
 from reports import plots
-from reports.banners import banners
+from reports.banners import LEVELS, banners
 from reports.credits import credits_of
 from reports.facts import command_of
 from reports.format import signed, words
@@ -27,15 +27,11 @@ def write_page(found: Kept, out: Path) -> Path:
 def kept_page(found: Kept) -> dict[str, Any]:
     """The template's values."""
     every = [one for after in found.after for one in after.tasks]
-    seen: dict[tuple[str, str], Any] = {}
-    for run in [one.before for one in every] + [one.after for one in every]:
-        for banner in banners(run):
-            seen.setdefault((banner["title"], banner["text"]), banner)
     return {
         "title": f"Understanding kept? {found.before} and {', '.join(a.name for a in found.after)}",
         "before": found.before,
         "margin": found.margin,
-        "banners": list(seen.values()),
+        "banners": _banners(every),
         "parts": [_part(found.before, after) for after in found.after],
         "legend": legend(found.margin),
         "runs": [
@@ -63,8 +59,39 @@ def _part(before: str, after: After) -> dict[str, Any]:
             }
             for one in after.tasks
         ],
+        "notes": _notes(after.tasks),
         "charts": _charts(f"{after.name} minus {before}", after.tasks),
     }
+
+
+def _banners(every: Sequence[KeptTask]) -> list[dict[str, str]]:
+    """Those of all runs; what differs in its first sentence only is said once, with the tasks."""
+    said: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for one in every:
+        for banner in (*banners(one.before), *banners(one.after)):
+            first, _, rest = banner["text"].partition(". ")
+            tasks = said.setdefault((banner["level"], banner["title"], rest), {}).setdefault(first, [])
+            tasks += [one.task] if one.task not in tasks else []
+    names = {one.task for one in every}
+    return [
+        {"level": level, "title": title, "text": _of_tasks(firsts, names) + (rest and f". {rest}")}
+        for (level, title, rest), firsts in sorted(said.items(), key=lambda item: LEVELS.index(item[0][0]))
+    ]
+
+
+def _notes(tasks: Sequence[KeptTask]) -> list[str]:
+    said: dict[str, list[str]] = {}
+    for one in tasks:
+        for note in one.notes:
+            said.setdefault(note, []).append(one.task)
+    return [f"{_of_tasks({note: names}, {one.task for one in tasks})}." for note, names in said.items()]
+
+
+def _of_tasks(said: Mapping[str, Sequence[str]], every: set[str]) -> str:
+    """Each sentence after the tasks that it is about, unless it is about all."""
+    return "; ".join(
+        text if set(tasks) == every else f"{', '.join(map(task_title, tasks))}: {text}" for text, tasks in said.items()
+    )
 
 
 def _charts(title: str, tasks: Sequence[KeptTask]) -> list[dict[str, Any]]:

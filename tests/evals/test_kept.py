@@ -122,6 +122,7 @@ def test_the_command_prints_and_writes_the_page(runs: Path, tmp_path: Path) -> N
     assert "sequential: understanding is unchanged" in found.stdout and "lost in" in found.stdout
     text = page.read_text()
     assert "Understanding before and after generation training" in text and "joint minus before" in text
+    assert text.count("Partial run") == 1 and "mmmu_stickers: 200 of 300 prompts were run; vqa_stickers: 60" in text
     assert str(runs) not in text.replace(str(tmp_path), ""), "folders of this machine stand in the page"
     values = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert [one["name"] for one in values["after"]] == ["sequential", "joint"]
