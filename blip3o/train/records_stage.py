@@ -8,6 +8,7 @@ Dimension letters: B batch, L tokens, S picture side, P patches of all shown pic
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -33,11 +34,14 @@ from blip3o.prompts import (
 )
 from blip3o.train.data_spec import DataKind
 from blip3o.train.edit_data import vision_block
+from blip3o.train.features import unusual_scale
 from blip3o.train.loaders import Loaders
 from blip3o.train.phases import phase
 from blip3o.train.recipe import StageSpec
 from blip3o.unified import Blip3oModel
 from blip3o.vision.preprocess import Preprocess
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,7 @@ class RecordsStage:
         self.modules: Mapping[str, nn.Module] = {"model": model}
         self.blocks = transformer_blocks(model)
         self.loaders = Loaders(images=images, texts=texts)
+        self._has_seen_targets = False
         self.data_state, self.load_data_state = self.loaders.state, self.loaders.load_state
 
     def batch(self, index: int) -> tuple[EncodedBatch, ...]:
@@ -239,6 +244,10 @@ class RecordsStage:
             with phase("target_encoder"), torch.no_grad():
                 parameter = next(self.features_of.parameters())
                 target = self.features_of(part.target.to(device, parameter.dtype)).float()
+        if not self._has_seen_targets and self.model.config.objective == "flow":
+            self._has_seen_targets = True
+            if line := unusual_scale(target):
+                logger.warning("%s", line)
         if "condition" in cached:
             condition = cached["condition"].to(device, self.model.dtype)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from blip3o.pipeline import Blip3oPipeline
 from blip3o.presets import build_tiny
 from blip3o.train.estimate import estimate
 from blip3o.train.recipe import load_recipe, named_recipes, recipe_from_dict
-from blip3o.train.records_stage import learn_only
+from blip3o.train.records_stage import learn_only, unusual_scale
 from blip3o.train.run_recipe import (
     TargetCache,
     load_parts,
@@ -220,6 +221,17 @@ def test_conversations_are_written_as_the_chat_template_writes_them(folder, valu
     assert tokenizer.decode(learned) == "a dog<|im_end|>"
 
 
+def test_targets_that_drown_in_the_noise_are_said(folder, values, tmp_path, caplog):
+    """A VAE without the scale of its latents trains to nothing, and its loss looks well doing so."""
+    assert unusual_scale(torch.randn(2, 4, 8, 8)) is None
+    assert "deviation of 0.05" in unusual_scale(0.05 * torch.tensor([-1.0, 1.0] * 64) * (127 / 128) ** 0.5)
+    build_tiny(name="tiny-vae-flow").save_pretrained(tmp_path / "vae")  # a random VAE's latents have an sd of 0.05
+    recipe = recipe_from_dict({**values(folder), "model": str(tmp_path / "vae")})
+    with caplog.at_level(logging.WARNING):
+        run_recipe(dataclasses.replace(recipe, loop=dataclasses.replace(recipe.loop, steps=2)), tmp_path / "run")
+    assert caplog.text.count("the noise of flow matching has 1") == 1 and "scaling_factor" in caplog.text
+
+
 def test_records_that_are_too_long_are_counted_as_bad(folder, values, tmp_path):
     recipe = recipe_from_dict(values(folder, max_length=12))
     with pytest.raises(DataError, match=r"data set 'pictures': .* are bad.*at most 12"):
@@ -258,7 +270,7 @@ def test_everything_that_is_wrong_is_listed_at_once(folder, values):
     loop = {"steps": 0, "lr": 1e-3, "stps": 2, "betas": [0.9], "seed": -1, "max_minutes": 0}
     changes = {"loop": loop, "batchsize": 3, "workers": "four", "stage": "joint", "evaluate": {"every": 0, "hook": "x"}}
     with pytest.raises(ConfigError) as error:
-        recipe_from_dict(values(folder, **changes))
+        recipe_from_dict({**values(folder), **changes})
     for part in (
         "loop.stps; did you mean steps?", "steps 0 is out of range", "betas (0.9,) is out of range: two numbers",
         "seed -1 is out of range", "max_minutes 0.0 is out of range", "recipe.batchsize; did you mean batch_size?",
