@@ -30,8 +30,8 @@
       if (output.t === undefined) return make("span", { className: "blank" }, output.x || (output.u ? "not scored" : "no picture"));
       return gallery.image(output.t, output.w, output.h, `Picture ${gallery.numberOf(output)} for \u201c${sample.p.slice(0, 200)}\u201d: ${gallery.sayVerdict(output)}`);
     },
-    // What a question is about.
-    asked: (sample) => (sample.in || []).map(([n, width, height], i) => gallery.image(n, width, height, `Picture ${i + 1} of the question`)),
+    // What a question is about, or an edit starts from.
+    asked: (sample) => (sample.in || []).map(([n, width, height], i) => gallery.image(n, width, height, `Picture ${i + 1} that the prompt is about`)),
   };
   page.gallery = gallery;
   let current = 0;
