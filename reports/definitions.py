@@ -132,7 +132,7 @@ SWEEP_TERMS = {
         "however few trainings there were, so it says nothing about designs.",
     ),
     "sd-difference": (
-        "sd of seeds",
+        "sd of differences",
         "Standard deviation, from seed to seed, of the difference between a cell and the baseline, pooled over cells.",
     ),
     "seeds-needed": (
@@ -158,6 +158,12 @@ SWEEP_TERMS = {
         "found in 8 of 10",
         "The smallest true difference between two cells that a sweep with as many seeds and prompts finds with "
         "probability 0.8, before correction for several tests.",
+    ),
+    "flops": (
+        "arithmetic",
+        "Floating-point operations of training, multiply and add counted as two, by formula over real tokens (padding "
+        "left out); a backward costs two forwards, through frozen weights one. It counts the phases in which designs "
+        "differ: what all start from (vision tower, VAE, stored target features) is made alike and left out.",
     ),
     "shared": (
         "shared",

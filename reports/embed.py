@@ -26,3 +26,14 @@ def markup(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)
+
+
+def coded(text: str) -> str:
+    """Text of others with what stands between backticks as code; all of it escaped."""
+    from markupsafe import escape
+
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # one that is not closed is itself
+        parts[-2:] = ["`".join(parts[-2:])]
+    found = [f"<code>{escape(part)}</code>" if i % 2 else str(escape(part)) for i, part in enumerate(parts)]
+    return markup("".join(found))

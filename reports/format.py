@@ -53,6 +53,16 @@ def count(value: Any) -> str:
     return "\N{EN DASH}" if value is None else f"{int(value):,}"
 
 
+def flops(value: float | None) -> str:
+    """Floating-point operations: 3.14e15 -> `3.14 PFLOP`."""
+    if value is None:
+        return "\N{EN DASH}"
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9)):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}FLOP"
+    return f"{value:.3g} FLOP"
+
+
 def words(name: Any) -> str:
     """`two_object` -> `two object`."""
     return str(name).replace("_", " ")

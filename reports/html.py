@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from evals.errors import UsageError
 from evals.store import write_atomically
-from reports.embed import markup
+from reports.embed import coded, markup
 
 if TYPE_CHECKING:
     import jinja2
@@ -102,6 +102,8 @@ def _environment() -> jinja2.Environment:
         "words": fmt.words,
         "seconds": fmt.seconds,
         "short": fmt.short_digest,
+        "coded": coded,
+        "flops": fmt.flops,
     }
     return environment
 

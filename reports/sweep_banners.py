@@ -18,15 +18,18 @@ def sweep_banners(data: SweepData) -> list[dict[str, str]]:
     total = sum(states.values())
     if data.table.is_test_double:
         found.append(("stop", "Not a measurement", "Made with a test double. These figures mean nothing."))
-    if not data.study.results:
-        found.append(("stop", "Nothing is finished", f"None of {count(total)} points has a result yet."))
     left = states["pending"] + states["running"]
     if left:
+        told = f"{count(left)} of {count(total)} points are not finished"
         text = (
-            f"{count(left)} of {count(total)} points are not finished ({states['running']} running when this page was "
-            "written). Figures are of the finished ones; `blip3o-eval sweep run` with the same file continues."
+            f"{told}, {states['running']} running when this page was written. Figures are of the finished ones. The "
+            "same command goes on."
+            if data.study.results
+            else f"None of {count(total)} points has a result yet. The same command goes on."
         )
         found.append(("warn" if data.study.results else "stop", "Unfinished sweep", text))
+    elif not data.study.results:
+        found.append(("stop", "Nothing is finished", f"None of {count(total)} points has a result."))
     if states["failed"]:
         text = (
             f"{count(states['failed'])} of {count(total)} points failed; the reasons stand under Points. They are in "
@@ -39,6 +42,13 @@ def sweep_banners(data: SweepData) -> list[dict[str, str]]:
     if states["unreadable"]:
         text = f"The files of {count(states['unreadable'])} points are damaged or half written; they are in no figure."
         found.append(("warn", "Damaged points", text))
+    if data.table.mixed:
+        parts = sorted({f"{task}: {what}" for (_, task), what in data.table.mixed.items()})
+        text = (
+            f"{count(len(data.table.mixed))} evaluations differ from those of most points ({'; '.join(parts)}). They "
+            "are in no figure; cells rest on the other seeds."
+        )
+        found.append(("warn", "Mixed sweep", text))
     sizes = {len(cell.done) for cell in data.cells if cell.done}
     if sizes == {1}:
         text = (

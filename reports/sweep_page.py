@@ -7,14 +7,16 @@ from typing import Any
 
 from evals.api import MetricValue
 from evals.sweeps.results import Cell, Row
+from evals.sweeps.sweepfile import load_sweep, shipped
 from reports import definitions, plots
 from reports.accuracy import accuracy_tables, verdict_accuracy
 from reports.banners import is_stickers
 from reports.credits import credits_of
 from reports.downloads import csv_file, json_file, stem_of
-from reports.format import count, number, seconds, signed, words
+from reports.format import count, number, signed, words
 from reports.page import NARROW_IN, both_widths, files_context, gallery_context
 from reports.sweep_banners import point_rows, sweep_banners
+from reports.sweep_compute import compute_section
 from reports.sweep_curves import axis_figures, curve_figures, plane_figure
 from reports.sweep_data import SweepData
 from reports.sweep_export import STEPS_OF_NEED
@@ -46,7 +48,7 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
     judge = judged.manifest["judge"] if judged is not None else None
     accuracy = (judge or {}).get("accuracy") or {}
     rows = point_rows(data)
-    compute = _compute(data)
+    compute = compute_section(data)
     apart = source_tables(data)
     files = [
         csv_file(f"{stem}-table.csv", data.table.records(), "Cells and metrics with intervals and differences, CSV"),
@@ -55,7 +57,9 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         if apart else None,
         curve_file,
         plane["csv"] if plane else None,
-        csv_file(f"{stem}-compute.csv", compute["rows"], "Training compute by cell, CSV") if compute["rows"] else None,
+        csv_file(f"{stem}-compute.csv", compute["records"], "Training compute by cell, CSV")
+        if compute["rows"] else None,
+        csv_file(f"{stem}-stages.csv", compute["stages"], "Stages of training, CSV") if compute["stages"] else None,
         csv_file(f"{stem}-points.csv", rows, "Every point, CSV"),
         json_file(f"{stem}.json", dict(sweep), "The sweep as it was asked for, JSON"),
     ]
@@ -98,6 +102,7 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         "credits": credits_of(judged.manifest) if judged is not None else [],
         "provenance": _provenance(data),
         "yaml": _yaml(sweep["definition"]),
+        "command": f"blip3o-eval sweep run {sweep['name']}{'' if _is_shipped(sweep) else '.yaml'}",
         "left_out": sweep["left_out"],
         "notes": _notes(data),
         **_glossary(data, metrics, bool(accuracy)),
@@ -223,36 +228,6 @@ def _needs(data: SweepData) -> list[dict[str, Any]]:
     return found
 
 
-def _compute(data: SweepData) -> dict[str, Any]:
-    """Rows by cell (means over finished seeds), and sentences on what is matched between them."""
-    rows = []
-    for cell in data.cells:
-        if cell.own is None or cell.shared is None:
-            continue
-        total = cell.own + cell.shared
-        rows.append({
-            "cell": data.names[cell.id], "parameters_trained": cell.parameters, "steps": total.steps,
-            "images": total.images, "own_seconds": cell.own.seconds, "shared_seconds": cell.shared.seconds,
-            "total_seconds": total.seconds, "evaluation_seconds": cell.evaluation_seconds, "seeds": len(cell.done),
-        })  # fmt: skip
-    is_trained = any(row["steps"] for row in rows)
-    matched = []
-    if is_trained and len(rows) > 1:
-        for key, name in (
-            ("parameters_trained", "parameters trained"), ("images", "images seen in training"),
-            ("steps", "optimizer steps, all stages"), ("total_seconds", "seconds of training, shared stages whole"),
-        ):  # fmt: skip
-            values = [float(row[key] or 0) for row in rows]
-            low, high = min(values), max(values)
-            show = seconds if key == "total_seconds" else count
-            spread = (high - low) / high if high else 0.0
-            equal = spread < 1e-9
-            less = f"up to {100 * spread:.1f} % less" if spread >= 0.001 else "less than 0.1 % apart"
-            text = f"equal, {show(high)}" if equal else f"{show(low)} to {show(high)} ({less})"
-            matched.append({"name": name, "text": text, "is_equal": equal})
-    return {"rows": rows, "matched": matched, "is_trained": is_trained}
-
-
 def _ceilings(data: SweepData) -> dict[str, Any] | None:
     if not data.ceilings:
         return None
@@ -303,6 +278,14 @@ def _provenance(data: SweepData) -> list[tuple[str, list[tuple[str, str]]]]:
             ("judge weights", str(judge.get("weights_sha256") or "")),
         ]))  # fmt: skip
     return parts
+
+
+def _is_shipped(sweep: Mapping[str, Any]) -> bool:
+    """Whether the name alone runs this sweep: the installed one of that name is the same."""
+    if sweep["name"] not in shipped():
+        return False
+    config, _ = load_sweep(sweep["name"])
+    return bool(config.model_dump(mode="json") == sweep["definition"])
 
 
 def _yaml(definition: Mapping[str, Any]) -> str:

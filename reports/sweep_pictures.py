@@ -21,6 +21,7 @@ from reports.thumbnails import choose_setting, thumbnails
 
 SHEET_PROMPTS = 8
 SHEET_STEPS = 6
+_END = "100"
 LATER_BYTES = 1_000  # for each picture beyond the first 2,500
 
 
@@ -103,7 +104,7 @@ def training_sheet(data: SweepData, task: str) -> dict[str, Any] | None:
     for seed in seeds:
         per_cell = {}
         for cell in data.cells:
-            steps = _checkpoint_pictures(data, cell, seed, task)
+            steps = _by_share(data, cell, _checkpoint_pictures(data, cell, seed, task))
             if len(steps) > 1:
                 per_cell[cell.id] = steps
         if len(per_cell) > best[0]:
@@ -115,7 +116,7 @@ def training_sheet(data: SweepData, task: str) -> dict[str, Any] | None:
         return None
     sample = sorted(common)[len(common) // 2]
     names = list(dict.fromkeys(step for steps in found.values() for step in steps))
-    names = sorted(names, key=lambda n: (n == "final", int(n.removeprefix("step-") or 0) if n != "final" else 0))
+    names = sorted(names, key=lambda n: int(n))
     if len(names) > SHEET_STEPS:
         every = (len(names) - 1) / (SHEET_STEPS - 1)
         names = [names[round(i * every)] for i in range(SHEET_STEPS)]
@@ -135,9 +136,23 @@ def training_sheet(data: SweepData, task: str) -> dict[str, Any] | None:
                 "crisp": one is not None and max(one.width, one.height) <= 128,
             })  # fmt: skip
         rows.append({"name": data.names[cell.id], "pictures": pictures})
-    columns = ["end" if n == "final" else f"step {int(n.removeprefix('step-')):,}" for n in names]
+    columns = ["end" if n == _END else f"{n} % of steps" for n in names]
     told = tables.shortened(prompt, 160)
     return {"seed": f"training seed {best[1]}", "prompt": told, "columns": columns, "rows": rows}
+
+
+def _by_share(
+    data: SweepData, cell: Cell, pictures: Mapping[str, Mapping[str, tuple[str, Path]]]
+) -> dict[str, Mapping[str, tuple[str, Path]]]:
+    """The same by percent of the last stage's steps, of which cells have different numbers."""
+    last = next((data.by_id[i].point.stages[-1] for i in cell.points if i in data.by_id), "")
+    total = data.stage_steps.get(last)
+    if not total:
+        return {}
+    return {
+        _END if name == "final" else str(round(100 * int(name.removeprefix("step-")) / total)): rows
+        for name, rows in pictures.items()
+    }
 
 
 def _checkpoint_pictures(

@@ -28,6 +28,7 @@ from evals.sweeps.folder import (
     SweepFolder,
     read_stage,
 )
+from evals.sweeps.trainers import find_trainer
 
 MAX_SOURCE = 20_000  # characters of a data set's description; MLflow takes 65,535
 
@@ -82,6 +83,18 @@ class PointData:
             if evaluation.step is None and part.get("weights_sha256"):
                 return str(part["name"]), str(part["weights_sha256"])
         return None
+
+    @cached_property
+    def flops(self) -> Mapping[str, float]:
+        """Phase of its training -> floating-point operations; {} without training, or where nothing was counted."""
+        train = self.sweep.sweep()["definition"]["base"]["train"]
+        if train is None or self.result is None or not self.point.stages:
+            return {}
+        try:
+            trainer, _ = find_trainer(train)
+            return trainer.flops_of(self.sweep.stage_folder(self.point.stages[-1]))
+        except EvalError:  # a trainer of another version, or a damaged file
+            return {}
 
     @property
     def started_ms(self) -> int | None:

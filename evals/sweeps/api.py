@@ -145,6 +145,12 @@ class Trainer(Protocol):
         Raises: ImpossibleError, such as for guidance of a model that samples nothing.
         """
 
+    def flops_of(self, folder: Path) -> Mapping[str, float]:
+        """Arithmetic of a point whose last stage lies finished in ``folder``: phase -> floating-point operations.
+
+        What was trained alike for every point is left out; {} where nothing was counted.
+        """
+
     def model_of(self, export: Path) -> str:
         """The name under which the harness finds the exported model, such as ``blip3o:PATH``."""
 

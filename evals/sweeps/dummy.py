@@ -118,6 +118,12 @@ def check_run(settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         raise ImpossibleError("squared error predicts at once: it has no sampling steps")
 
 
+def flops_of(folder: Path) -> Mapping[str, float]:
+    """As if a step took a billion operations."""
+    memory = folder / "memory.json"
+    return {folder.name.partition("-")[0]: 1e9 * read_json(memory)["step"]} if memory.exists() else {}
+
+
 def model_of(export: Path) -> str:
     return str(json.loads((export / "model.json").read_text())["model"])
 

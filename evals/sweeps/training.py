@@ -8,6 +8,7 @@ torch.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from blip3o.train.study.run import Finished, Progress
 
 PARTS_KEY = "parts_sha256"
+DONE = "done.json"  # ``blip3o.train.study.run.DONE``, which imports torch
 
 
 def plan_stages(settings: Mapping[str, Any], seed: int) -> Sequence[StageSpec]:
@@ -89,6 +91,19 @@ def train_stage(
         from blip3o.train.study.recipe_run import run_recipe_stage
 
         return _result(run_recipe_stage(spec.name, job, steps))
+
+
+def flops_of(folder: Path) -> Mapping[str, float]:
+    """By the formulas of ``blip3o.train.study.compute``, as the finished stage recorded them; {} for other recipes.
+
+    Vision tower, VAE and target features are made alike for all designs, and no part of it.
+    """
+    try:
+        budget = json.loads((folder / DONE).read_bytes())["info"]["budget"]
+        phases = {"understanding": float(budget["flops_before"]), "generator": float(budget["flops"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {phase: flops for phase, flops in phases.items() if flops > 0}
 
 
 def model_of(export: Path) -> str:

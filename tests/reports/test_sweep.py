@@ -14,9 +14,10 @@ import pytest
 from evals.errors import InputError
 from evals.io.files import write_json
 from evals.results import load
-from evals.sweeps.folder import SweepFolder, read_json
+from evals.sweeps.folder import State, SweepFolder, read_json, write_state
 from reports import sweep_data as sweep_data_module
 from reports.sweep import build
+from reports.sweep_compute import compute_section
 from reports.sweep_curves import is_same_prompts, pareto_front, pooled
 from reports.sweep_data import SweepData
 
@@ -150,7 +151,7 @@ def test_a_sweep_of_which_nothing_is_finished_has_a_page_without_figures(sweep_c
     for point in SweepFolder(sweep_copy).point_ids():
         sweeps.set_state(sweep_copy, point, "pending")
     text = build(sweep_copy).read_text(encoding="utf-8")
-    assert "Nothing is finished" in text and "No point is finished" in text and 'id="curves"' not in text
+    assert "None of 12 points has a result yet" in text and "No point is finished" in text and 'id="curves"' not in text
 
 
 def test_one_point(templates, sweeps, tmp_path):
@@ -161,6 +162,34 @@ def test_one_point(templates, sweeps, tmp_path):
     text = build(root).read_text(encoding="utf-8")
     assert "One seed" in text and "trained once" in text
     assert 'id="effects"' not in text and 'id="differences"' not in text
+
+
+def test_arithmetic_stands_by_cell_and_by_stage(sweep, sweep_copy, page):
+    cells = {row["cell"]: row for row in rows_of(page, "-compute.csv")}
+    sequential, joint = cells["clip, flow, sequential"], cells["clip, flow, joint"]
+    assert float(sequential["flops"]) == pytest.approx(5.01e14)  # mean over seeds 0 and 1
+    assert float(sequential["flops_understanding"]) == 3e14 and float(joint["flops"]) == pytest.approx(2.01e14)
+    stages = {row["stage"]: row for row in rows_of(page, "-stages.csv")}
+    assert {row["status"] for row in stages.values()} == {"done"}
+    assert {float(r["flops"]) for r in stages.values() if r["name"] == "understanding"} == {3e14}
+    assert "201 TFLOP to 501 TFLOP" in page.read_text()
+    shutil.rmtree(sweep_copy / "stages")  # a copy without its stages: nothing is claimed
+    section = compute_section(SweepData(sweep_copy))
+    assert section["phases"] == [] and not any("arithmetic" in row["name"] for row in section["matched"])
+
+
+def test_a_stage_that_runs_is_shown_before_any_point_is_finished(sweep_copy, sweeps):
+    folder = SweepFolder(sweep_copy)
+    for point in folder.point_ids():
+        sweeps.set_state(sweep_copy, point, "pending")
+    shared = next(stage for stage, users in folder.stage_users().items() if len(users) > 1)
+    (folder.stage_folder(shared) / "result.json").unlink(missing_ok=True)
+    write_state(folder.stage_folder(shared), State("running", 1, doing="train understanding, step 3 of 9"))
+    sweep = read_json(sweep_copy / "sweep.json")
+    write_json(sweep_copy / "sweep.json", {**sweep, "description": "Runs `a < b`, and \u0060x.\n"})
+    text = build(sweep_copy).read_text()
+    assert "train understanding, step 3 of 9" in text
+    assert "Runs <code>a &lt; b</code>, and `x. <strong>" in text
 
 
 def test_an_axis_of_numbers_and_one_seed_without_training(templates, sweeps, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from evals.errors import ConfigError
+from evals.io.files import write_json
 from evals.sweeps import training
 from evals.sweeps.api import Compute, ImpossibleError
 from evals.sweeps.plan import plan_sweep
@@ -71,6 +72,24 @@ def test_planning_imports_no_torch():
         "sys.exit(bool({'torch', 'transformers', 'pandas', 'mlflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_arithmetic_of_a_point_is_what_its_last_stage_recorded(tmp_path):
+    from blip3o.train.study.compute import budget
+    from blip3o.train.study.settings import StudySettings, read_settings
+
+    assert training.flops_of(tmp_path) == {}
+    totals = {}
+    for schedule in ("sequential", "joint"):
+        plan = budget(read_settings({"schedule": schedule}, StudySettings))
+        write_json(tmp_path / training.DONE, {"info": {"budget": plan.to_dict()}})
+        phases = training.flops_of(tmp_path)
+        assert set(phases) == ({"generator"} if schedule == "joint" else {"understanding", "generator"})
+        assert sum(phases.values()) == plan.flops_total
+        totals[schedule] = plan.flops_total
+    assert totals["joint"] == pytest.approx(totals["sequential"], rel=0.01)  # matched
+    (tmp_path / training.DONE).write_text("{")
+    assert training.flops_of(tmp_path) == {}
 
 
 def test_changed_parts_are_refused_before_training(tmp_path):
