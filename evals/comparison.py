@@ -178,9 +178,9 @@ def paired_comparisons(
 def check_comparable(runs: Sequence[RunData]) -> None:
     """Refuse runs of different tasks, prompts or judges. Raises UsageError naming all that differs."""
     first = runs[0]
-    wanted = _identity(first)
+    wanted = identity(first)
     for run in runs[1:]:
-        found = _identity(run)
+        found = identity(run)
         differing = [
             f"{key}: {_shown(wanted[key])} and {_shown(found[key])}"
             for key in wanted
@@ -335,7 +335,7 @@ def metrics_of(run: RunData, task: Task | None = None) -> tuple[Sequence[Metric]
     return groups, [f"only groups are compared, by plain means of their scores: {reason}"]
 
 
-def _identity(run: RunData) -> dict[str, Any]:
+def identity(run: RunData) -> dict[str, Any]:
     """What has to be equal for two figures to mean the same."""
     task, judge = run.manifest["task"], run.manifest["judge"] or {}
     return {

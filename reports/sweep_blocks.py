@@ -37,6 +37,9 @@ def status(results: Results) -> str:
     others = [f"{n} {state}" for state, n in points.items() if state not in ("asked", "done")]
     if done < asked:
         text += f" **Not finished: {', '.join(others)}. Figures are of the finished points, and there is no verdict.**"
+    if results["mixed"]:
+        text += f" **{len(results['mixed'])} evaluations differ from the others (judge, prompts, version) and are "
+        text += "in no figure, so there is no verdict.**"
     if results["is_test_double"]:
         text += " **Made with a test double: these figures mean nothing.**"
     return text
@@ -91,7 +94,8 @@ def verdicts(results: Results, axis: str, **published: str) -> str:
     """A sentence for each headline. `published`: metric (its / as -) -> better or worse, what the paper found."""
     if not _is_finished(results):
         done, asked = results["points"].get("done", 0), results["points"]["asked"]
-        return f"*No verdict: {done} of {asked} points are finished.*"
+        mixed = ", and some evaluations differ from the others" if results["mixed"] else ""
+        return f"*No verdict: {done} of {asked} points are finished{mixed}.*"
     lines, expected = [], {name.replace("-", "/", 1): word for name, word in published.items()}
     known = {e["metric"] for e in _of_axis(results, axis)}
     for name, word in expected.items():
@@ -190,7 +194,8 @@ BLOCKS: Mapping[str, Callable[..., str]] = {
 
 
 def _is_finished(results: Results) -> bool:
-    return results["points"].get("done", 0) == results["points"]["asked"] and not results["is_test_double"]
+    is_whole = results["points"].get("done", 0) == results["points"]["asked"]
+    return is_whole and not results["is_test_double"] and not results["mixed"]
 
 
 def _headlines(results: Results) -> dict[str, Mapping[str, Any]]:

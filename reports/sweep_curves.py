@@ -42,7 +42,7 @@ class CurvePoint:
 
 def pooled(data: SweepData, cell: Cell, metric: str) -> list[CurvePoint]:
     """The curve of a cell, final evaluation left out where checkpoints were scored on other prompts."""
-    rows = _rows(data, cell)
+    rows = _rows(data, cell, metric)
     if not rows:
         return []
     steps = [
@@ -117,9 +117,9 @@ def _line(
     )  # fmt: skip
 
 
-def _rows(data: SweepData, cell: Cell) -> Mapping[int, Mapping[tuple[int, bool], CurveRow]]:
+def _rows(data: SweepData, cell: Cell, metric: str) -> Mapping[int, Mapping[tuple[int, bool], CurveRow]]:
     """seed -> (step, is_final) -> row: of the finished seeds, else of those that have begun."""
-    points = [data.by_id[i] for i in cell.points if i in data.by_id]
+    points = [data.by_id[i] for i in cell.points if i in data.by_id and not data.table.is_mixed(i, metric)]
     with_rows = [p for p in points if p.curve]
     done = [p for p in with_rows if p.state.status == "done"]
     return {p.point.seed: {(r.step, r.is_final): r for r in p.curve} for p in done or with_rows}
@@ -245,6 +245,8 @@ def _along(data: SweepData, axis: str, metric: str) -> list[sweep_plots.Line]:
 
 def _final(data: SweepData, point: str, metric: str) -> float | None:
     result = data.study.results.get(point)
+    if data.table.is_mixed(point, metric):
+        return None
     figure = result.metrics.get(metric) if result is not None else None
     return figure.value if figure is not None else None
 

@@ -3,6 +3,7 @@
     schema, sweep, digest, commit, made      which sweep, at which commit, and when its last point ended (UTC)
     is_test_double                           true: nothing here is a measurement
     points                                   status -> how many; `asked`: all
+    mixed                                    evaluations unlike those of most points, in no figure -> what differs
     seeds, shared_stages                     seeds asked for; stage that was trained once -> seeds that it serves
     baseline, axes                           name of the cell compared with; axis -> values
     tasks                                    name, version, prompts, judge and digests of each
@@ -51,6 +52,7 @@ def export(root: str | Path) -> dict[str, Any]:
         "made": max(ended)[:10] if ended else None,
         "is_test_double": data.table.is_test_double,
         "points": {"asked": sum(states.values()), **states},
+        "mixed": {f"{point} {task}": what for (point, task), what in data.table.mixed.items()},
         "seeds": list(sweep["definition"]["seeds"]),
         "shared_stages": shared_over_seeds(data),
         "baseline": data.names.get(data.table.baseline),

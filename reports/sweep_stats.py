@@ -94,6 +94,8 @@ class Study:
         """The finished point of a cell and seed that has the metric."""
         for point in cell.points:
             result = self.results.get(point)
+            if self.table.is_mixed(point, metric):
+                continue
             if self.seeds.get(point) == seed and result is not None and metric in result.metrics:
                 return point if result.metrics[metric].value is not None else None
         return None

@@ -22,6 +22,7 @@ from evals.results import RunData, load
 from evals.stats.seeds import SeedScores, SeedsEstimate, of_values, over_seeds
 from evals.sweeps.api import Compute
 from evals.sweeps.folder import FINAL, SweepFolder
+from evals.sweeps.mixed import mixed_points
 from evals.sweeps.records import Figure, Point, PointResult, State
 from evals.sweeps.table import Cell, Row, SweepTable, write_csv
 
@@ -58,6 +59,11 @@ class _Builder:
         for i in folder.point_ids():
             self._open(i)
         self.metrics = tuple(self._chosen(only))
+        self.mixed = mixed_points(folder, list(self.results), list(self.sweep["tasks"]))
+        self.notes += [
+            f"{point}: {task} differs from that of most points in {what}; it is in no figure"
+            for (point, task), what in self.mixed.items()
+        ]
         self._runs: dict[tuple[str, str], tuple[RunData, Sequence[ScoreRow], Mapping[str, Metric]]] = {}
         self._scored: dict[tuple[str, str], _Scored] = {}
 
@@ -98,7 +104,7 @@ class _Builder:
         return SweepTable(
             self.folder, self.sweep["name"], self.sweep["baseline"], self.metrics, tuple(cells), tuple(rows),
             any(r.is_test_double for r in self.results.values()), tuple(dict.fromkeys(self.notes)),
-            {key: scored.terms for key, scored in self._scored.items() if scored.terms is not None},
+            {key: scored.terms for key, scored in self._scored.items() if scored.terms is not None}, self.mixed,
         )  # fmt: skip
 
     def _cell(self, cell: str, ids: Sequence[str]) -> Cell:
@@ -242,7 +248,8 @@ class _Builder:
     def _by_seed(self, ids: Sequence[str], metric: str) -> dict[int, _Scored]:
         found = {}
         for i in ids:
-            if i in self.results and metric in self.results[i].metrics:
+            is_mixed = (i, metric.partition("/")[0]) in self.mixed
+            if i in self.results and metric in self.results[i].metrics and not is_mixed:
                 found[self.points[i].seed] = self._read(i, metric)
         return found
 

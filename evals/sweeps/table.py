@@ -76,6 +76,12 @@ class SweepTable:
     notes: tuple[str, ...]
     terms: Mapping[tuple[str, str], Terms] = field(default_factory=dict, repr=False)
     """(point, metric) -> what the figure averages, output by output, where the metric says so."""
+    mixed: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(point, task) -> in what its evaluation differs from those of most points; it is in no figure."""
+
+    def is_mixed(self, point: str, metric: str) -> bool:
+        """Whether a point's figure does not belong with the others."""
+        return (point, metric.partition("/")[0]) in self.mixed
 
     def of(self, metric: str) -> list[Row]:
         """The rows of one metric, a cell each."""
