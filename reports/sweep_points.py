@@ -99,11 +99,11 @@ class PointData:
     @property
     def started_ms(self) -> int | None:
         """When its last attempt began; ms since 1970."""
-        return _ms(self.state.started)
+        return ms_of(self.state.started)
 
     @property
     def finished_ms(self) -> int | None:
-        return _ms(self.state.finished)
+        return ms_of(self.state.finished)
 
 
 def read_points(folder: SweepFolder) -> list[PointData]:
@@ -165,7 +165,8 @@ def _manifests(point: PointData) -> Iterator[tuple[Evaluation, Mapping[str, Any]
             continue
 
 
-def _ms(moment: str | None) -> int | None:
+def ms_of(moment: str | None) -> int | None:
+    """Milliseconds since 1970 of a moment as ISO 8601; None for none."""
     try:
         return int(datetime.fromisoformat(moment).timestamp() * 1000) if moment else None
     except ValueError:

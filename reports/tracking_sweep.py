@@ -23,7 +23,7 @@ from evals.errors import EvalError
 from evals.io.files import write_json
 from evals.io.redact import redact
 from evals.sweeps.folder import REPORT, SWEEP, TABLE, SweepFolder, read_json
-from reports.sweep_points import PointData, read_points
+from reports.sweep_points import PointData, ms_of, read_points
 from reports.tracking_client import (
     KEY_TAG,
     chosen_uri,
@@ -180,7 +180,9 @@ class _Writer:
 
     def write(self, final: bool) -> None:
         points = read_points(self.folder)
-        parent = self._run(self.record.get("run_id"), self.record["key"], self.folder.sweep()["name"], {})
+        sweep = self.folder.sweep()
+        began = ms_of(sweep.get("created"))
+        parent = self._run(self.record.get("run_id"), self.record["key"], sweep["name"], {}, began)
         self.record["run_id"] = parent.info.run_id
         _save(self.folder.root, self.record)
         started = {p.id for p in points if p.state.status != "pending"}
@@ -222,7 +224,7 @@ class _Writer:
         for name in ARTIFACTS:
             if (self.folder.root / name).exists():
                 self.client.log_artifact(run_id, str(self.folder.root / name))
-        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status, max((p.finished_ms for p in points if p.finished_ms), default=None))
 
 
 def _save(root: Path, record: Record) -> None:

@@ -55,6 +55,8 @@ def final_metrics(point: PointData, model_id: str | None) -> list[Metric]:
         "train/images": result.total.images,
         "train/parameters": result.parameters,
         "evaluation/seconds": result.evaluation_seconds,
+        **({"train/flops": sum(point.flops.values())} if point.flops else {}),
+        **{f"train/flops_{phase}": flops for phase, flops in point.flops.items()},
     }
     step = point.last_step
     return [
@@ -107,6 +109,7 @@ def tags_of_point(point: PointData, extra: Mapping[str, str]) -> dict[str, str]:
     found: dict[str, Any] = {
         "mlflow.source.name": "blip3o-eval sweep",
         "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": (point.sweep.sweep().get("git") or {}).get("commit"),
         "mlflow.note.content": _note(point),
         "status": state.status,
         "error": state.error,

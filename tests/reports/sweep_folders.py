@@ -156,6 +156,7 @@ def _write_definition(root: Path, points: Sequence[Point], wanted: Wanted) -> No
             "metrics": metrics + (["fid_stickers/kid"] if wanted.set_figures else []),
             "tasks": {task: {"kind": "generation" if task == "geneval" else "understanding", "version": "1"}
                       for task in wanted.templates},
+            "created": "2026-11-22T02:59:00+00:00",
             "versions": {"blip3o-eval": "0.1", "torch": "2.11"},
             "git": {"commit": "a" * 40, "is_dirty": False},
         },

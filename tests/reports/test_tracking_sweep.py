@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,10 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_point(database, sweep_copy)
     assert parent.data.tags["mlflow.source.git.commit"] == "a" * 40
     assert parent.data.tags["version.torch"] == "2.11" and parent.data.tags["who"] == "me"
     assert len(children) == 4 and all(len(runs) == 1 for runs in children.values())
+    own = [run.info for (run,) in children.values()]  # the parent's time is that of the sweep, not of its logging
+    created = datetime.fromisoformat("2026-11-22T02:59:00+00:00").timestamp() * 1000
+    assert parent.info.start_time == created < min(info.start_time for info in own)
+    assert parent.info.end_time == max(info.end_time for info in own)
 
     point_id = "target=vae,objective=flow,schedule=joint,seed=1"
     (child,) = children[point_id]
@@ -74,6 +79,8 @@ def test_a_sweep_is_one_parent_with_a_child_for_each_point(database, sweep_copy)
     assert child.data.metrics["geneval/overall_ci_low"] == overall.ci_low
     assert child.data.metrics["geneval/overall_ci_high"] == overall.ci_high
     assert child.data.metrics["train/parameters"] == result.parameters
+    assert child.data.metrics["train/flops"] == child.data.metrics["train/flops_generator"] == 2.02e14
+    assert child.data.tags["mlflow.source.git.commit"] == "a" * 40
     curve = c.get_metric_history(child.info.run_id, "curve/geneval/overall")
     rows = folder.curve(point_id)
     assert [(m.step, m.value) for m in curve] == [(r.step, r.metrics["geneval/overall"].value) for r in rows]
