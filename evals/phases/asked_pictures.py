@@ -29,14 +29,12 @@ log = logging.getLogger("evals")
 def keep(root: Path, samples: Sequence[Sample], groups: Sequence[str]) -> None:
     """Write the copies of a run in ``root``, unless they are there."""
     folder = root / FOLDER
-    if json_problem(folder / INDEX) is None or not samples or not samples[0].images:
+    if json_problem(folder / INDEX) is None:
         return
-    index: dict[str, list[str]] = {}
     try:
-        folder.mkdir(exist_ok=True)
-        for sample in spread_evenly(samples, groups, MAX_SAMPLES):
-            index[sample.id] = _kept(folder, sample)
-        write_json(folder / INDEX, {"samples": index}, is_durable=False)
+        found = {sample.id: _kept(folder, sample) for sample in spread_evenly(samples, groups, MAX_SAMPLES)}
+        if any(found.values()):
+            write_json(folder / INDEX, {"samples": found}, is_durable=False)
     except (OSError, StoreError) as error:
         log.warning("the report shows no pictures of the questions: %s", error)
 
@@ -59,15 +57,17 @@ def read(root: Path) -> Mapping[str, Sequence[Path]]:
 def _kept(folder: Path, sample: Sample) -> list[str]:
     """The names of the copies of a sample's pictures."""
     try:
-        return [_copy(folder, picture) for picture in list(sample.images)[:MAX_PICTURES] if hasattr(picture, "convert")]
-    except ValueError:  # damaged: its question failed, and says so
+        pictures = [p.convert("RGB") for p in list(sample.images)[:MAX_PICTURES] if hasattr(p, "convert")]
+    except Exception:  # a task's own code hands them out; its question has failed, and says why
         return []
+    return [_copy(folder, picture) for picture in pictures]
 
 
 def _copy(folder: Path, picture: Any) -> str:
-    picture = picture.convert("RGB")
+    """The name of the copy of a picture (RGB)."""
     name = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()[:16] + ".webp"
     if not (folder / name).exists():
+        folder.mkdir(exist_ok=True)
         is_small = max(picture.size) <= CRISP_PX
         picture.thumbnail((SIDE_PX, SIDE_PX), reducing_gap=2.0)
         file = io.BytesIO()

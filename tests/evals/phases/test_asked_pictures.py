@@ -39,12 +39,20 @@ def test_many_samples_are_thinned_out_evenly(tmp_path: Path, monkeypatch: pytest
 
 def test_a_picture_that_cannot_be_read_costs_its_own_copy(tmp_path: Path) -> None:
     class Damaged:
-        def __iter__(self):
+        def __len__(self):
             raise ValueError("no picture")
 
+        def __iter__(self):
+            raise KeyError("no picture")
+
     broken = Sample("s1", 1, "all", "question", {}, images=Damaged())  # type: ignore[arg-type]
-    asked_pictures.keep(tmp_path, [sample(0, picture("red")), broken], ("all",))
-    assert [len(paths) for paths in asked_pictures.read(tmp_path).values()] == [1, 0]
+    asked_pictures.keep(tmp_path, [broken, sample(0, picture("red"))], ("all",))
+    assert [len(paths) for paths in asked_pictures.read(tmp_path).values()] == [0, 1]
+
+
+def test_without_pictures_nothing_is_written(tmp_path: Path) -> None:
+    asked_pictures.keep(tmp_path, [sample(0), sample(1)], ("all",))
+    assert asked_pictures.read(tmp_path) == {} and not list(tmp_path.iterdir())
 
 
 def test_a_list_from_elsewhere_leads_to_no_file_outside(tmp_path: Path) -> None:
