@@ -21,6 +21,8 @@ def find_folder(source: str | Path, revision: str | None = None) -> Path:
     folder = Path(name).expanduser()
     if hub_id is None and folder.is_dir():
         return folder
+    if preset is not None and hub_id is None:
+        raise WeightsError(f"the random model {name!r} has no files; save one with save_pretrained and name its folder")
     if hub_id is None:
         if isinstance(source, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise WeightsError(f"model folder {name} does not exist")

@@ -48,8 +48,9 @@ def mlflow_curves(
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
-    client, run_id = mlflow.MlflowClient(tracking_uri=uri), None
+    run_id = None
     try:
+        client = mlflow.MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name("blip3o-training")
         found = experiment.experiment_id if experiment else client.create_experiment("blip3o-training")
         run_id = _remembered(client, folder, uri)

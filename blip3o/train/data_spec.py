@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -53,9 +54,19 @@ def check_files(sets: Sequence[DataSpec]) -> None:
             files = expand(data.paths)
             missing = [file for file in files if not Path(file).is_file()]
             if missing:
+                what = "are folders" if all(Path(file).is_dir() for file in missing) else "do not exist"
                 problems.append(
-                    f"data set '{data.name}': {len(missing)} of {len(files)} files do not exist, such as {missing[0]}"
+                    f"data set '{data.name}': {len(missing)} of {len(files)} files {what}, such as {missing[0]}"
                 )
+        elif data.layout == "huggingface" and find_spec("datasets") is None:
+            problems.append(
+                f"data set '{data.name}' needs the package datasets: pip install 'blip3o-eval[understanding]'"
+            )
+        elif data.layout == "stickers":
+            try:
+                open_source(data)
+            except ConfigError as error:
+                problems.append(f"data set '{data.name}': {error}")
     if problems:
         raise DataError("; ".join(problems))
 
@@ -77,12 +88,8 @@ def open_source(data: DataSpec) -> Source:
         return source
     if data.layout == "stickers":
         return TableSource(StickerTable.parse(paths[0], data.split, data.kind), data.name)
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError(
-            f"data set '{data.name}' needs the package datasets: pip install 'blip3o-eval[understanding]'"
-        ) from None
+    import datasets
+
     folder = Path(paths[0])
     table = datasets.load_from_disk(str(folder)) if (folder / "state.json").is_file() else (
         datasets.load_dataset(paths[0], split=data.split)

@@ -120,6 +120,11 @@ def load_target(folder: Path, dtype: torch.dtype | None = None) -> Target:
     config = read_json(folder / CONFIG_NAME)
     if "gen_vision_tower" in config:
         return _from_released(folder, dtype)
+    if config.get("kind") not in KINDS:
+        raise ConfigError(
+            f"{folder} is no target encoder: kind {config.get('kind')!r} in its {CONFIG_NAME}, which must be one of "
+            f"{', '.join(KINDS)}"
+        )
     if config.get("kind") == "vae":
         from blip3o.vision.autoencoder import Autoencoder
 

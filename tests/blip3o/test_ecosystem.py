@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoConfig, AutoModel
 
@@ -230,6 +231,9 @@ def test_the_model_is_pushed_by_transformers_mixin(pipe, monkeypatch) -> None:
     monkeypatch.setattr("transformers.utils.hub.hf_api", lambda: api, raising=False)
     monkeypatch.setattr("transformers.modeling_utils.hf_api", lambda: api, raising=False)
     monkeypatch.setattr("transformers.utils.hub.create_repo", api.create_repo, raising=False)
+    card = ModelCard("---\nlicense: other\n---\n")  # older ones look for the repository's own card
+    for module in ("transformers.utils.hub", "transformers.modeling_utils"):
+        monkeypatch.setattr(f"{module}.create_and_tag_model_card", lambda *a, **k: card, raising=False)
     pipe.model.push_to_hub("someone/tiny")
     assert {"config.json", "model.safetensors"} <= set(api.operations)
 

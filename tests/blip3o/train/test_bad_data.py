@@ -107,3 +107,30 @@ def test_a_full_disk_ends_the_run_in_one_line_and_a_later_start_goes_on(folder, 
     assert done.exit_code == 0 and (tmp_path / "run/model/model.safetensors").is_file()
     steps = [json.loads(line) for line in (tmp_path / "run/train/log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in steps if "loss" in row] == [1, 2, 3, 4]
+
+
+def test_what_a_recipe_names_and_is_not_there_is_said_before_weights_load(folder, values, tmp_path, monkeypatch):
+    def data(**changes):
+        return {"data": [{"name": "mine", "layout": "webdataset", "paths": [str(folder / "*.tar")], **changes}]}
+
+    cases = {
+        "the random model 'tiny' has no files": {"model": "tiny"},
+        f"{folder}/model is no target encoder: kind None": {"target_encoder": str(folder / "model")},
+        f"1 of 1 files are folders, such as {tmp_path}": data(paths=[str(tmp_path)]),
+        "data set 'mine': unknown level 'easyy'": data(layout="stickers", paths=["easyy:10"]),
+        "data set 'mine': stickers: kind 'reconstruction'": data(
+            layout="stickers", paths=["easy:10"], kind="reconstruction"
+        ),
+        "data set 'mine' needs the package datasets": data(layout="huggingface", paths=["some/where"]),
+    }
+    monkeypatch.setattr("blip3o.train.data_spec.find_spec", lambda name: None)
+    for message, changes in cases.items():
+        assert message in told(tmp_path, {**values(folder), **changes}), message
+
+
+def test_a_store_of_curves_that_is_none_costs_the_curves_only(folder, values, tmp_path, caplog):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values(folder)))
+    command = ["train", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "run"), "--set", "loop.steps=1"]
+    done = CliRunner().invoke(main, [*command, "--tracking-uri", "nonsense://x"])
+    assert done.exit_code == 0, done.output
+    assert "no curves: the MLflow store nonsense://x cannot be used" in caplog.text
