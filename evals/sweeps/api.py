@@ -129,6 +129,9 @@ class Trainer(Protocol):
         ImpossibleError for values that cannot go together.
         """
 
+    def speed_of(self, settings: Mapping[str, Any]) -> str:
+        """On what the estimates of seconds rest, such as "2 cores without a GPU"; settings are those of the base."""
+
     def train_stage(
         self, spec: StageSpec, folder: Path, stages_root: Path, on_checkpoint: OnCheckpoint
     ) -> StageResult:

@@ -10,6 +10,7 @@ from typing import Any
 from evals.phases.progress import duration
 from evals.sweeps.plan import SweepPlan
 from evals.sweeps.runner import default_folder
+from evals.sweeps.trainers import find_trainer
 
 _GB, _MB = 1e9, 1e6
 
@@ -77,12 +78,22 @@ def lines(made: SweepPlan) -> list[str]:
         f"metrics: {', '.join(made.metrics)}; compared with {made.grid.baseline}",
         f"pictures: {made.images}; other answers: "
         f"{sum(w.outputs.get('understanding', 0) for w in made.workloads.values())}",
-        f"time, one job after the other: about {duration(made.train_seconds())} of training and "
-        f"{duration(made.eval_seconds)} of evaluation (at the speed of the bundled model on 2 cores)",
+        f"time, one job after the other: {_times(made)}",
         f"disk: about {_size(made.bytes)}, {_size(_free(default_folder(made)))} are free",
         f"folder: {default_folder(made)}",
     ]
     return lines
+
+
+def _times(made: SweepPlan) -> str:
+    """Both estimates, each with the speed that it takes for granted."""
+    train = next(point.train for point in made.grid.points if point.id == made.points[0].id)
+    told = ""
+    if train is not None:
+        trainer, settings = find_trainer(train)
+        told = f"about {duration(made.train_seconds())} of training (on {trainer.speed_of(settings)}) and "
+    evaluation = f"about {duration(made.eval_seconds)} of evaluation"
+    return f"{told}{evaluation} (at the speed of the bundled model on 2 cores)"
 
 
 def _value(value: Any) -> str:

@@ -55,6 +55,18 @@ def plan_stages(settings: Mapping[str, Any], seed: int) -> Sequence[StageSpec]:
     return list(specs.values())
 
 
+def speed_of(settings: Mapping[str, Any]) -> str:
+    """The devices of a recipe at another size; what was measured for the bundled one."""
+    if "model" not in settings:
+        return "2 cores without a GPU"
+    from blip3o.train.study.recipes import RecipeStudySettings
+    from blip3o.train.study.settings import read_settings
+
+    with _translated():
+        own = read_settings(settings, RecipeStudySettings)
+    return f"{own.devices} devices at {own.share:.0%} of {own.peak_tflops:g} TFLOP/s"
+
+
 def train_stage(
     spec: StageSpec, folder: Path, stages_root: Path, on_checkpoint: OnCheckpoint
 ) -> StageResult:

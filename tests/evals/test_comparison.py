@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_statistics_module(write_run, tmp_path):
         [k[0].split("-")[0] for k in values], bounded=True,
     )  # fmt: skip
     assert (row.difference, row.p_value) == (expected.value, expected.p_value)
-    assert list(row.ci95) == expected.ci
+    assert row.ci95 == expected.ci
 
 
 def test_every_p_value_of_every_run_enters_the_correction(write_run, tmp_path):

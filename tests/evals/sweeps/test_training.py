@@ -15,6 +15,7 @@ from evals.io.files import write_json
 from evals.sweeps import training
 from evals.sweeps.api import Compute, ImpossibleError
 from evals.sweeps.plan import plan_sweep
+from evals.sweeps.plan_text import lines
 from evals.sweeps.sweepfile import shipped
 
 NAMES = (
@@ -139,6 +140,7 @@ def test_the_command_for_larger_models_in_the_docs_can_be_planned():
     assert len(plan.points) == 18 and len(plan.stages) == 18
     steps = {p.values["schedule"]: plan.stages[p.stages[-1]].spec.estimate.steps for p in plan.points}
     assert steps["sequential"] == 50_000 > steps["joint"]
+    assert any("of training (on 32 devices at 40% of 989 TFLOP/s)" in line for line in lines(plan))
 
 
 def test_a_grid_with_an_impossible_cell_says_why(tmp_path):
