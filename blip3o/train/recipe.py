@@ -153,36 +153,35 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> TrainRecipe | Par
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> TrainRecipe | PartRecipe:
     """Settings -> recipe. Raises: ConfigError naming every unknown, missing, mistyped or contradictory one."""
-    values, problems = dict(values), list[str]()
-    data = values.get("data", [])
-    if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
-        problems.append(f"{source}: data must be a list of data sets with name, layout and paths")
-        data = []
-    sets = [read_settings(DataSpec, entry, f"{source}: data.{i}", problems) for i, entry in enumerate(data)]
+    problems: list[str] = []
+    sets = _data_sets(values.get("data", []), source, problems)
     loop = _group(LoopConfig, values, "loop", source, problems)
-    evaluate = None
+    given = {**values, "loop": loop or LoopConfig(steps=1, lr=1e-4)}  # a stand-in, to find what else is wrong
+    if "data" in values:
+        given["data"] = sets or ()
     if values.get("evaluate") is not None:
-        evaluate = _group(EvaluateSpec, values, "evaluate", source, problems)
-    stage = values.get("stage")
-    is_known = stage is None or (isinstance(stage, str) and stage in (*STAGES, *PARTS))
+        given["evaluate"] = _group(EvaluateSpec, values, "evaluate", source, problems)
+    stage, known = values.get("stage"), (*STAGES, *PARTS)
+    is_known = stage is None or (isinstance(stage, str) and stage in known)
     if not is_known:
-        close = get_close_matches(str(stage), [*STAGES, *PARTS], n=1)
+        close = get_close_matches(str(stage), known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        problems.append(f"stage '{stage}' is unknown: one of {', '.join((*STAGES, *PARTS))}{hint}")
-    # With the data known, the rest is held against it even where the loop has faults of its own.
-    is_complete = is_known and None not in sets and ("data" not in values or bool(sets) == bool(values["data"]))
-    given = {
-        **values,
-        **({"data": tuple(sets)} if "data" in values else {}),
-        "loop": loop or LoopConfig(steps=1, lr=1e-4),
-        **({"evaluate": evaluate} if "evaluate" in values else {}),
-        **({} if is_known else {"stage": "joint"}),
-    }
+        problems.append(f"stage '{stage}' is unknown: one of {', '.join(known)}{hint}")
+        given["stage"] = "joint"
     kind: type[Any] = PartRecipe if is_known and stage in PARTS else TrainRecipe
-    recipe = read_settings(kind, given, source, problems, is_complete)
+    recipe = read_settings(kind, given, source, problems, is_complete=is_known and sets is not None)
     if problems:
         raise ConfigError("; ".join(problems))
     return recipe
+
+
+def _data_sets(values: Any, source: str, problems: list[str]) -> tuple[DataSpec, ...] | None:
+    """What is wrong is added to ``problems``; then None."""
+    if not isinstance(values, list) or not all(isinstance(entry, dict) for entry in values):
+        problems.append(f"{source}: data must be a list of data sets with name, layout and paths")
+        return None
+    sets = [read_settings(DataSpec, entry, f"{source}: data.{i}", problems) for i, entry in enumerate(values)]
+    return None if None in sets else tuple(sets)
 
 
 def _group(kind: type[Any], values: Mapping[str, Any], name: str, source: str, problems: list[str]) -> Any:
