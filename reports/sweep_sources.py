@@ -22,7 +22,8 @@ Bounds = tuple[float, float] | None
 class Sources:
     """A cell's figure: `by_seed` (seed -> value), and its interval over seeds, over prompts, and over both.
 
-    `is_one_training`: the seeds give the same scores on every output, because what makes the figure was trained once.
+    `is_one_training`: the seeds give the same scores on every output, because what makes the figure was trained once;
+    there is no interval over seeds then.
     """
 
     value: float
@@ -52,9 +53,10 @@ def sources(data: SweepData, cell: Cell, metric: str) -> Sources | None:
         )
     else:
         found = of_values(list(values.values()))
+    is_one = is_one_training(data, cell, metric)
     return Sources(
-        sum(values.values()) / len(values), values, _scaled(found.ci_seeds, scale), _scaled(found.ci_prompts, scale),
-        _scaled(found.ci, scale), is_one_training(data, cell, metric),
+        sum(values.values()) / len(values), values, None if is_one else _scaled(found.ci_seeds, scale),
+        _scaled(found.ci_prompts, scale), _scaled(found.ci, scale), is_one,
     )  # fmt: skip
 
 
