@@ -117,13 +117,15 @@ class Blip3oPipeline(PipelineBase):
         offload_folder: str | Path | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        torch_dtype: torch.dtype | None = None,
     ) -> Blip3oPipeline:
         """Load a folder, a preset (``nano``, ``tiny``, ``blip3o-4b``, ...) or a hub id.
 
         Hub ids are looked up on this machine only.
 
         Args:
-            dtype: precision of the weights (default: the card's, else float32; released models float16).
+            dtype: precision of the weights (default: the card's, else float32; released models float16); torch_dtype is
+                diffusers' name for it.
             device: where all parts go; or device_map, max_memory and offload_folder, as in transformers, to spread a
                 large model over devices, memory and disk.
             compat: ``released`` repeats the released inference code's choices.
@@ -131,6 +133,11 @@ class Blip3oPipeline(PipelineBase):
                 merged patch of 28 x 28 px is a token of Qwen2.5-VL.
         Raises: WeightsError, ConfigError.
         """
+        if dtype is not None and torch_dtype is not None:
+            raise ConfigError(f"give dtype ({dtype}) or torch_dtype ({torch_dtype}), not both")
+        dtype = torch_dtype if dtype is None else dtype
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ConfigError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype!r}")
         if device is not None and device_map is not None:
             raise ConfigError(f"give device ({device}) or device_map ({device_map}), not both")
         if is_random(str(source)):

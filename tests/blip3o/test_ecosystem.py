@@ -116,6 +116,15 @@ def test_to_takes_devices_and_precisions_and_returns_the_pipeline() -> None:
     assert set(pipe.components) == {"model", "tokenizer", "decoder"}
 
 
+def test_precision_may_be_named_as_in_diffusers() -> None:
+    assert Blip3oPipeline.from_pretrained("tiny", torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match="give dtype .torch.float16. or torch_dtype .torch.float32., not both"):
+        Blip3oPipeline.from_pretrained("tiny", dtype=torch.float16, torch_dtype=torch.float32)
+    for wrong in ("bfloat16", torch.int64):
+        with pytest.raises(ConfigError, match="dtype must be torch.float32, torch.float16 or torch.bfloat16, got"):
+            Blip3oPipeline.from_pretrained("tiny", dtype=wrong)
+
+
 def test_offload_brings_one_part_at_a_time_and_changes_no_picture(photo, pipe, monkeypatch) -> None:
     tiny = Blip3oPipeline(pipe.model, pipe.tokenizer, pipe.decoder, pipe.card)
     plain = tiny("a dog", generator=seeds(1)).images[0]
