@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -63,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class PipelineOutput:
+class PipelineOutput(BaseOutput):
     """``images``, prompt by prompt: PIL pictures, or float32 in [0, 1] as NumPy (B, S, S, 3) or tensor (B, 3, S, S);
     the features with ``output_type="latent"``. ``features`` (B, C, h, w), float32: what they were decoded from."""
 
@@ -186,6 +187,7 @@ class Blip3oPipeline(PipelineBase):
         output_type: OutputType = "pil",
         callback_on_step_end: StepCallback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
     ) -> PipelineOutput:
         """Pictures for prompts.
 
@@ -202,6 +204,7 @@ class Blip3oPipeline(PipelineBase):
             output_type: ``pil``, ``np``, ``pt``, or ``latent`` for the image features without decoding them.
             callback_on_step_end: called after each sampling step as (pipeline, step, timestep in 0..1000, dict) with
                 the tensors named in ``callback_on_step_end_tensor_inputs``; a dict that it returns replaces them.
+            return_dict: False gives the tuple (images, features), as in diffusers.
         Returns: PipelineOutput.
         Raises: ConfigError for a setting, DataError for a prompt or picture, WeightsError if the loaded parts cannot
             do it. Source: arXiv:2505.09568; sampling as in JiuhaiChen/BLIP3o at 4689ec3.
@@ -230,7 +233,7 @@ class Blip3oPipeline(PipelineBase):
             self.card.reconstruction_size_px,
             device,
         ).repeat_interleave(num_images_per_prompt, dim=0)
-        return self._draw(
+        output = self._draw(
             condition,
             generators,
             settings,
@@ -238,6 +241,7 @@ class Blip3oPipeline(PipelineBase):
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
         )
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
 
     def edit(
         self, image: Pictures | Sequence[Pictures], instruction: str | Sequence[str], **settings: Any

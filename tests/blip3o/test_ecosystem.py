@@ -64,6 +64,15 @@ def test_output_types_show_one_picture(pipe) -> None:
     assert torch.equal(made["latent"].images, made["pil"].features)
 
 
+def test_output_is_read_as_in_diffusers(pipe) -> None:
+    made = pipe("a dog", generator=torch.Generator().manual_seed(1), output_type="np")
+    images, features = pipe(
+        "a dog", generator=torch.Generator().manual_seed(1), output_type="np", return_dict=False
+    )
+    assert np.array_equal(made.images, images) and torch.equal(made.features, features)
+    assert made[0] is made.images and made["features"] is made.features
+
+
 def test_a_callback_sees_every_step_and_may_change_it(pipe) -> None:
     seen = []
 
