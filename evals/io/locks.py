@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -37,8 +38,11 @@ class FileLock:
             os.close(fd)
             raise
         if self._mode == fcntl.LOCK_EX:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()}\n".encode(), 0)
+            # Who holds it is a courtesy: on a full disk the lock is held all the same, and what is written under it
+            # says in one line what is wrong.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"process {os.getpid()}\n".encode(), 0)
         self._fd = fd
         return self
 

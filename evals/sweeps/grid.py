@@ -87,7 +87,7 @@ def expand(config: SweepConfig, source: Source, problems: list[str]) -> Grid:
         raise together(
             source.name, [*problems, f"{source.name}: {number} points are more than {MAX_POINTS}: cut axes or seeds"]
         )
-    if not by_label and len(config.seeds) < 2:
+    if not by_label and len(config.seeds) < 2 and not problems:
         problems.append(f"{source.name}: nothing varies: give axes, zip, points, or several seeds")
     points = [
         _point(config, combination, seed, by_label)

@@ -77,6 +77,7 @@ def run_sweep(
     chosen = select(plan, only)
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
+    _refuse_strangers(root)  # before there is a lock in somebody else's folder
     with FileLock(root / files.LOCK).acquire(what="sweep"):
         folder = open_folder(plan, root)
         nodes = _nodes(plan, folder, chosen)
@@ -145,13 +146,7 @@ def open_folder(plan: SweepPlan, root: Path) -> SweepFolder:
             log.warning("%s is %s: it is written again", root / files.SWEEP, problem)
             write_json(root / files.SWEEP, _sweep_json(plan))
     else:
-        strangers = sorted(
-            p.name for p in root.iterdir() if p.name != files.LOCK and not p.name.startswith(".")
-        )
-        if strangers:
-            raise UsageError(
-                f"{root} is not empty and is no sweep folder (it holds {strangers[0]!r}): give another --output"
-            )
+        _refuse_strangers(root)
         write_json(root / files.SWEEP, _sweep_json(plan))
     for stage in plan.stages.values():
         path = folder.stage_folder(stage.spec.id)
@@ -166,6 +161,15 @@ def open_folder(plan: SweepPlan, root: Path) -> SweepFolder:
                 path.mkdir(parents=True, exist_ok=True)
             files.write_point(path, point)
     return folder
+
+
+def _refuse_strangers(root: Path) -> None:
+    """Raises: UsageError for a folder that holds something and is no sweep's."""
+    strangers = sorted(p.name for p in root.iterdir() if p.name != files.LOCK and not p.name.startswith("."))
+    if strangers and not SweepFolder(root).exists:
+        raise UsageError(
+            f"{root} is not empty and is no sweep folder (it holds {strangers[0]!r}): give another --output"
+        )
 
 
 def _differing_points(plan: SweepPlan, folder: SweepFolder) -> list[str]:

@@ -88,7 +88,10 @@ class Base(_Section):
 class SweepConfig(_Section):
     """A grid of points, what each of them trains and evaluates, and how they are compared."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="names the folder")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
+        description="names the folder: up to 80 letters, digits and . _ -, first a letter or a digit",
+    )
     description: str = ""
     base: Base
     axes: Values = Field(

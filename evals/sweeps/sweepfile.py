@@ -84,7 +84,11 @@ def _explained(error: ValidationError, source: Source) -> list[str]:
             problems.append(f"{place}{key} is required")
         else:
             what = one["msg"].removeprefix("Value error, ")
-            what = what if one["type"] == "value_error" else f"{shown(one['input'])} is not allowed: {what.lower()}"
+            if one["type"] == "string_pattern_mismatch":
+                rule = "up to 80 letters, digits and . _ -, first a letter or a digit"
+                what = f"{shown(one['input'])} is not allowed: {rule}"
+            elif one["type"] != "value_error":
+                what = f"{shown(one['input'])} is not allowed: {what.lower()}"
             problems.append(f"{place}{key}: {what}")
     return problems
 

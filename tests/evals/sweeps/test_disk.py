@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.errors import StoreError
+from evals.errors import LockedError, StoreError
+from evals.io.locks import FileLock
 from evals.sweeps.comparable import comparable
 from evals.sweeps.folder import State, SweepFolder, read_state, write_state
 
@@ -47,3 +48,14 @@ def test_a_state_is_written_even_on_a_full_disk(small_disk) -> None:
         (disk / "more").write_bytes(b"\0" * 16384)
     write_state(disk, State("failed", 1, "no space left on the device", is_fatal=True))
     assert read_state(disk).is_fatal and SweepFolder(disk).root == disk
+
+
+def test_a_lock_is_held_on_a_full_disk_too(small_disk) -> None:
+    disk = small_disk("size=16k")
+    (disk / "lock").touch()
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "filler").write_bytes(b"\0" * 32768)
+    with FileLock(disk / "lock").acquire():
+        assert (disk / "lock").read_bytes() == b""  # there was no room for the holder's name
+        with pytest.raises(LockedError, match="another process .unknown. works on this sweep"):
+            FileLock(disk / "lock").acquire(what="sweep")
