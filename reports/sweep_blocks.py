@@ -176,6 +176,21 @@ def training(results: Results) -> str:
     return _table(["design", "parameters trained", "steps", "pictures", "own training", "with shared stages"], rows)
 
 
+def diversity(results: Results) -> str:
+    """How far pictures of one prompt lie apart, in multiples of real scenes of it: mean, 95 % interval over seeds."""
+    found = results["diversity"]
+    if found is None:
+        return "*Not measured yet: `python tests/benchmarks/diversity_of_sweep.py SWEEP`.*"
+    rows = []
+    for cell in found["cells"]:
+        shown = [cell.get(kind) for kind in ("all", "right")]
+        rows.append([
+            cell["name"], *(", ".join(f"{v:.2f}" for v in part["by_seed"]) if part else "–" for part in shown[:1]),
+            *(_with_interval(part["value"], part["seeds"], "fraction") if part else "–" for part in shown),
+        ])  # fmt: skip
+    return _table(["design", "each seed", "all pictures", "right pictures"], rows)
+
+
 def curves(results: Results, metric: str) -> str:
     """The figure at each checkpoint: mean over seeds, and lowest and highest seed."""
     unit = _unit(results, metric)
@@ -189,7 +204,7 @@ def curves(results: Results, metric: str) -> str:
 
 BLOCKS: Mapping[str, Callable[..., str]] = {
     block.__name__: block
-    for block in (status, cells, sources, effects, verdicts, differences, needs, ceilings, training, curves)
+    for block in (status, cells, sources, effects, verdicts, differences, needs, ceilings, training, diversity, curves)
 }
 
 

@@ -12,6 +12,7 @@
                                              seeds, prompts (intervals), sd, by_seed, one_training
     effects, differences                     value, ci (both), ci_seeds, ci_prompts, p, p_holm, verdict, by_seed, ...
     needs                                    spread of differences over seeds, and seeds for given differences
+    diversity                                distances between pictures of a prompt, by cell; null: not measured
     curves                                   cell, metric, and rows of (step, training seconds, value, low, high)
 
 Numbers have five digits. Nothing depends on the machine, so the file can be tracked, and a test can compare.
@@ -24,6 +25,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from evals.errors import InputError
+from evals.io.strict_json import parse
+from evals.stats.seeds import of_values
 from evals.sweeps.results import Cell, Row
 from reports.sweep_banners import point_rows
 from reports.sweep_curves import pooled
@@ -33,6 +37,7 @@ from reports.sweep_stats import Effect
 from reports.sweep_words import difference_ci, effect_word, row_word
 
 SCHEMA = 1
+DIVERSITY = "diversity.json"  # of a sweep folder, by tests/benchmarks/diversity_of_sweep.py; there or not
 STEPS_OF_NEED = (0.02, 0.05, 0.1)  # in the metric's own scale of 0 to 1
 
 
@@ -66,8 +71,38 @@ def export(root: str | Path) -> dict[str, Any]:
         ],
         "needs": [need for m in data.headlines if (need := _need(data, m)) is not None],
         "curves": list(_curves(data)),
+        "diversity": _diversity(data),
         "left_out": dict(sweep["left_out"]),
     })  # fmt: skip
+
+
+def _diversity(data: SweepData) -> dict[str, Any] | None:
+    """Distances between pictures of one prompt, as multiples of real scenes': each design's seeds, mean, interval."""
+    path = data.folder.root / DIVERSITY
+    if not path.exists():
+        return None
+    found = read_plain(path)
+    rows = []
+    for cell in data.cells:
+        own = [found["points"][i] for i in cell.points if i in found["points"]]
+        row: dict[str, Any] = {"name": data.names[cell.id]}
+        for kind in ("all", "right"):
+            values = [float(p[kind]) for p in own if p[kind] is not None]
+            if values:
+                row[kind] = {"by_seed": values, "value": sum(values) / len(values), "seeds": of_values(values).ci}
+        rows.append(row)
+    return {"prompts": found["prompts"], "num_images": found["num_images"], "cells": rows}
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises: InputError, one line."""
+    try:
+        found = parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged, no JSON object")
+    return found
 
 
 def _task(data: SweepData, task: str) -> dict[str, Any]:

@@ -70,9 +70,9 @@ def diversity(run: Path, out: Path, options: argparse.Namespace) -> None:
             found = features([one.image for one in group] + scenes)
             own, other = found[: len(group)], found[len(group) :]
             right = [i for i, one in enumerate(group) if one.value == 1]
-            per_tag["all"].append((group[0].sample_id, _spread(own), _spread(other)))
+            per_tag["all"].append((group[0].sample_id, spread(own), spread(other)))
             if len(right) > 1:
-                per_tag["right"].append((group[0].sample_id, _spread(own[right]), _spread(other[: len(right)])))
+                per_tag["right"].append((group[0].sample_id, spread(own[right]), spread(other[: len(right)])))
         figures[tag] = {kind: _compared(rows) for kind, rows in per_tag.items()}
         for kind, rows in per_tag.items():
             everything[kind] += rows
@@ -81,7 +81,8 @@ def diversity(run: Path, out: Path, options: argparse.Namespace) -> None:
     _bars(figures, out / "diversity.webp")
 
 
-def _spread(features: np.ndarray) -> float:
+def spread(features: np.ndarray) -> float:
+    """Mean distance between all pairs of rows."""
     return float(np.mean([np.linalg.norm(features[a] - features[b]) for a, b in combinations(range(len(features)), 2)]))
 
 

@@ -235,11 +235,25 @@ def test_the_command_writes_both_files(small_sweep, tmp_path, monkeypatch):
 
     monkeypatch.setattr("reports.sweep.build", lambda root: Path(root) / "report.html")
     page = tmp_path / "page.md"
-    page.write_text("# Study\n\n<!-- sweep r.json needs -->\n<!-- /sweep -->\n")
+    page.write_text(
+        "# Study\n\n<!-- sweep r.json needs -->\n<!-- /sweep -->\n<!-- sweep r.json diversity -->\n<!-- /sweep -->\n"
+    )
+    points = SweepFolder(small_sweep).point_ids()
+    measured = {p: {"all": 0.8 + 0.1 * i, "right": None if i == 2 else 0.5} for i, p in enumerate(points)}
+    text = json.dumps({"prompts": 60, "num_images": 4, "points": measured})
+    (small_sweep / "diversity.json").write_text(text)
     arguments = ["report", str(small_sweep), "--results", str(tmp_path / "r.json"), "--markdown", str(page)]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 0, done.output
     assert "| geneval: overall |" in page.read_text(encoding="utf-8")
+    half = 12.7062 * 0.1 / 2  # Student's t with one degree of freedom, sd 0.1 / sqrt(2)
+    assert f"| sequential | 0.80, 0.90 | 0.850 ({0.85 - half:.3f} to {0.85 + half:.3f}) | 0.500 (0.500 to 0.500) |" in (
+        page.read_text(encoding="utf-8")
+    )
+    assert "| joint | 1.00, 1.10 |" in page.read_text(encoding="utf-8")
+    (small_sweep / "diversity.json").write_text("{")
+    done = CliRunner().invoke(command, arguments[:4])
+    assert isinstance(done.exception, InputError) and "diversity.json: damaged" in str(done.exception)
     page.write_text("nothing to write into")
     done = CliRunner().invoke(command, [*arguments[:2], "--markdown", str(page)])
     assert isinstance(done.exception, InputError) and "has no block" in str(done.exception)
