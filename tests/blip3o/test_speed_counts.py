@@ -33,7 +33,8 @@ def test_backbone_and_transformer_cost_what_the_formulas_say(name) -> None:
         hidden = values["hidden_size"]
         prompt, positions = torch.empty(1, POSITIONS, hidden), torch.arange(POSITIONS)[None]
         counted = count(lambda: model.backbone(prompt, None, positions))
-        assert counted == flops.backbone_flops(values, POSITIONS)
+        # Older transformers make the rotary angles by a matrix product: 48,000 operations of 1.6e12.
+        assert counted == pytest.approx(flops.backbone_flops(values, POSITIONS), rel=1e-7)
         assert counted / 1e9 == pytest.approx(REAL[name][0], abs=0.05)
         features, condition = torch.empty(1, 1792, 8, 8), torch.empty(1, 64, hidden)
     condition_flops = count(lambda: model.dit.encode_condition(condition))
