@@ -137,7 +137,7 @@ class CachedConditions:
     """Batches of captions and turns, drawn with replacement: a function of the step.
 
     Args: features (n, C, h, w) of the scenes from 0 on; captions, turns: rows of a batch; prompt_share: captions in the
-        GenEval-style wording, the others in their second one.
+        GenEval-style wording, the others in their second one; weight_of: how often a scene is drawn, beside others.
     """
 
     def __init__(
@@ -151,6 +151,7 @@ class CachedConditions:
         turns: int,
         prompt_share: float,
         seed: int,
+        weight_of: Callable[[int], float] = lambda scene: 1.0,
     ) -> None:
         told = read_shards(folder, key, shards, CAPTIONS)
         shown = read_shards(folder, key, turn_shards, TURNS)
@@ -161,10 +162,12 @@ class CachedConditions:
         self.turn_features = torch.cat([shard["features"] for shard in shown])
         self.captions, self.turns = captions, turns
         self.prompt_share, self.seed = prompt_share, seed
+        weights = np.cumsum([weight_of(scene) for scene in range(len(self.features))])
+        self.bounds = weights / weights[-1]
 
     def __call__(self, step: int) -> ConditionBatch:
         rng = np.random.default_rng([self.seed, step, 47])
-        scenes = rng.integers(0, len(self.features), self.captions)
+        scenes = np.searchsorted(self.bounds, rng.random(self.captions), side="right")
         turns = rng.integers(0, len(self.turn_features), self.turns)
         as_prompt = torch.from_numpy(rng.random(self.captions) < self.prompt_share)[:, None, None]
         index, turn_index = torch.from_numpy(scenes), torch.from_numpy(turns)

@@ -8,6 +8,7 @@ import logging
 import torch
 from torch import Tensor
 
+from blip3o.stickers import make_scene
 from blip3o.train.condition_cache import (
     CachedConditions,
     CaptionConditions,
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 CACHE_SHARD = 10_240
 CONDITION_SHARD = 4_096
 TURN_STEPS = 16  # batches of edits and of dialogues in a shard of conditions
+TINTED = ("colors", "color_attr")  # kinds of scenes whose prompts name colours
 
 
 class NanoGeneration(NanoPerception):
@@ -145,6 +147,10 @@ class NanoGeneration(NanoPerception):
         weights = [self.folder / f"{name}.safetensors" for name in ("understanding", "generation")]
         return condition_key(self._cache_key(), weights)
 
+    def _weight_of(self, scene: int) -> float:
+        is_tinted = make_scene("train", scene, self.world).kind in TINTED
+        return self.recipe.tinted_weight if is_tinted else 1.0
+
     def generator(self) -> Blip3oModel:
         """The DiT alone, on cached conditions: a third of the time a step, and no draw of a caption twice."""
         model, recipe = self.generation(), self.recipe
@@ -162,6 +168,7 @@ class NanoGeneration(NanoPerception):
             recipe.generator_turns,
             recipe.generator_prompt_share,
             recipe.generator.seed,
+            self._weight_of,
         )
         freeze(model)
         model.dit.requires_grad_(True).train()

@@ -78,4 +78,5 @@ class NanoRecipe:
     generator_captions: int = 120
     generator_turns: int = 24
     generator_prompt_share: float = 0.75
+    tinted_weight: float = 2.2  # how often scenes of tinted objects are drawn: they are what is learned last
     compile: bool = True

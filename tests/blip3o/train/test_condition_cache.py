@@ -87,6 +87,13 @@ def test_a_batch_is_a_function_of_its_step_and_pairs_conditions_with_their_featu
     assert torch.equal(batch.features[6:], made.turn_features[turns].float())
 
 
+def test_scenes_are_drawn_as_often_as_their_weights_say(folder) -> None:
+    made = batches(folder, captions=4000, weight_of=lambda scene: {0: 3.0, 7: 0.0}.get(scene, 1.0))
+    counts = torch.bincount(made(0).features[:4000, 0, 0, 0].long(), minlength=8) / 4000
+    wanted = torch.tensor([3 / 9, *[1 / 9] * 6, 0.0])
+    assert (counts - wanted).abs().max() < 4 * (1 / 3 * 2 / 3 / 4000) ** 0.5 and counts[7] == 0
+
+
 def test_conditions_of_other_weights_are_refused(folder, tmp_path) -> None:
     with pytest.raises(DataError, match="other weights or scenes"):
         batches(folder, key="other")
