@@ -222,9 +222,12 @@ class PipelineBase(PushToHubMixin):
             )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        # Of tied weights one is kept: in another precision they would no longer share their memory, and be written twice.
+        tied = self.model.all_tied_weights_keys
         state = {
             name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
             for name, tensor in self.model.state_dict().items()
+            if name not in tied
         }
         with quiet_transformers():
             self.model.save_pretrained(folder, state_dict=state)

@@ -118,3 +118,17 @@ def test_the_training_log_of_the_shipped_weights_travels_with_them():
     assert {"clip", "decoder", "understanding", "generation"} <= finished
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) >= 80 and all(np.isfinite(losses))  # every sixth logged step, to keep the file small
+
+
+def test_tied_weights_are_written_once_also_in_another_precision(nano, tmp_path):
+    from safetensors import safe_open
+
+    nano.save_pretrained(tmp_path, torch.float16)
+    tied = nano.model.all_tied_weights_keys
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert tied and not set(tied) & set(file.keys())
+    again = Blip3oPipeline.from_pretrained(tmp_path)
+    vlm = again.model.backbone.vlm
+    assert vlm.lm_head.weight is vlm.get_input_embeddings().weight
+    state = again.model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in nano.model.state_dict().items())
