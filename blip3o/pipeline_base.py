@@ -222,7 +222,7 @@ class PipelineBase(PushToHubMixin):
             )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # Of tied weights one is kept: in another precision they would no longer share their memory, and be written twice.
+        # Of tied weights one is kept: cast, they no longer share their memory and would be written twice.
         tied = self.model.all_tied_weights_keys
         state = {
             name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
