@@ -44,8 +44,8 @@ def test_four_steps_equal_two_and_two_after_a_restart(tmp_path):
     batches = stopped.batch
     stopped.batch = lambda step: batches(step) if step < 2 else pytest.fail("stopped here")
     with pytest.raises(pytest.fail.Exception):
-        fit(stopped, replace(config, save_every_s=-1.0), tmp_path / "parts")
-    resumed = fit(DetectorStage(TINY), replace(config, save_every_s=-1.0), tmp_path / "parts")
+        fit(stopped, replace(config, save_every_s=0.0), tmp_path / "parts")
+    resumed = fit(DetectorStage(TINY), replace(config, save_every_s=0.0), tmp_path / "parts")
     for key, value in resumed["detector"].state_dict().items():
         assert torch.equal(value, whole[key]), key
 

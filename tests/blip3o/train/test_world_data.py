@@ -98,7 +98,7 @@ def test_cached_features_are_those_of_their_scenes_and_stale_ones_are_refused(tm
     assert sorted(batch.ids + cached(1).ids) == sorted(f"train/{i}" for i in range(8))
     with pytest.raises(DataError, match="other weights or scenes"):
         CachedFeatures(tmp_path, cache_key("train", WORLD, "2"), "train", WORLD, 4, 0, shards=1)
-    with pytest.raises(DataError, match="holds 1 of 2 feature shards"):
+    with pytest.raises(DataError, match="holds 1 of 2 shards"):
         CachedFeatures(tmp_path, key, "train", WORLD, 4, 0, shards=2)
     file = next(tmp_path.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-9])

@@ -123,7 +123,7 @@ def test_captions_are_those_of_their_scenes(folder, tokenizer):
 
 
 def test_missing_and_stale_features_are_named(folder, tmp_path):
-    with pytest.raises(DataError, match="0 of 1 feature shards"):
+    with pytest.raises(DataError, match="0 of 1 shards"):
         CaptionBatches(tmp_path, "key", 128, 8, 0, (1.0, 0.0, 0.0), 0)
     with pytest.raises(DataError, match="other weights or scenes"):
         files = folder / "features-clip" / "features"
