@@ -54,7 +54,7 @@ FLOW_CONFIG: dict[str, Any] = {
     "logit_mean": 0.4,
     "condition_dropout": 0.1,
     "num_inference_steps": 20,
-    "guidance_scale": 3.2,
+    "guidance_scale": 2.5,
 }
 DECODER_CONFIG: dict[str, Any] = {
     "image_size": 64,
