@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from blip3o.stickers import Scene, SceneConfig, make_scene
 from blip3o.stickers.captions import long_caption, prompt, short_caption
+from blip3o.storage import file_digest
 from blip3o.train.checkpoint import save_tensors
 from blip3o.train.edit_data import PictureTurnBatch, pad_right
 from blip3o.train.feature_cache import is_current, read_shards
@@ -43,10 +44,8 @@ class ConditionBatch:
 
 def condition_key(features_key: str, weights: Sequence[Path]) -> str:
     """What conditions depend on besides the index of their scene. weights: files of backbone and queries."""
-    digest = hashlib.sha256(features_key.encode())
-    for path in weights:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    parts = [features_key, *map(file_digest, weights)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def second_wording(scene: Scene) -> str:

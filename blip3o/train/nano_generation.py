@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 
 import torch
 from torch import Tensor
 
 from blip3o.stickers import make_scene
+from blip3o.storage import file_digest
 from blip3o.train.condition_cache import (
     CachedConditions,
     CaptionConditions,
@@ -64,8 +64,7 @@ class NanoGeneration(NanoPerception):
             logger.info("cache: shard %d of %d", shard + 1, self.recipe.cache_shards)
 
     def _cache_key(self) -> str:
-        digest = hashlib.sha256((self.folder / "target.safetensors").read_bytes()).hexdigest()
-        return cache_key("train", self.world, digest)
+        return cache_key("train", self.world, file_digest(self.folder / "target.safetensors"))
 
     def model(self) -> Blip3oModel:
         """The whole model on the trained backbone; queries and DiT fresh."""
@@ -131,7 +130,7 @@ class NanoGeneration(NanoPerception):
     def conditions(self) -> None:
         """What backbone and queries, fixed by now, say to every prompt that the generator goes on with."""
         model, recipe, folder = self.generation(), self.recipe, self.folder / "conditions"
-        model.requires_grad_(False).eval()
+        freeze(model)
         key = self._condition_key()
         conditions_of = CaptionConditions(model, self.tokenizer())
         for shard in range(recipe.condition_shards):
@@ -152,7 +151,7 @@ class NanoGeneration(NanoPerception):
         return self.recipe.tinted_weight if is_tinted else 1.0
 
     def generator(self) -> Blip3oModel:
-        """The DiT alone, on cached conditions: a third of the time a step, and no draw of a caption twice."""
+        """The DiT alone, on cached conditions: a third of the time a step, with as many captions as draws."""
         model, recipe = self.generation(), self.recipe
         learned = {"dit": model.dit}
         if self._load("generator", learned):
