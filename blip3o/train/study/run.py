@@ -231,9 +231,9 @@ def generator(job: Job) -> Finished:
         texts = TextRows(
             job.world, tokenizer, IMAGE_TOKENS, plan.text_rows, plan.steps, shared
         )
-        _compile_blocks(job, model.backbone.vlm.model.language_model.layers)
     else:
         freeze(model.backbone)
+    _compile_blocks(job, model.backbone.vlm.model.language_model.layers)
     last = round(settings.instruction_share * plan.steps)
     captions = CaptionBatches(
         job.parents["features"] / "features",
@@ -358,6 +358,8 @@ def _compile_blocks(job: Job, blocks: Iterable[nn.Module], dynamic: bool = True)
     """Compile what repeats, where a C++ compiler is at hand."""
     if not job.settings.compile or shutil.which("c++") is None:
         return
+    # layers share one code object: its limit counts each layer, with and without gradients
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for block in blocks:
         block.compile(dynamic=dynamic)
 
