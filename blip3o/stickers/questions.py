@@ -52,7 +52,7 @@ def questions(scene: Scene, seed: int = 0) -> list[Question]:
         colors = {s.color for s in group}
         if len(colors) == 1 and (color := group[0].color):
             _color(draw, scene, name, color, len(group), result, pairs)
-    for a, b, relation in _clear_pairs(groups):
+    for a, b, relation in clear_pairs(groups):
         _position(draw, a, b, relation, result, pairs)
     present = draw.choice(list(groups))
     wrong = _absent(draw, scene, 3)
@@ -126,7 +126,7 @@ def _color(
     result.append(_choice(draw, question, "color", color, draw.sample(others, 3)))
 
 
-def _clear_pairs(groups: dict[str, list[Sticker]]) -> list[tuple[str, str, str]]:
+def clear_pairs(groups: dict[str, list[Sticker]]) -> list[tuple[str, str, str]]:
     """(class, class, relation) for single objects that stand clearly in one relation."""
     single = [group[0] for group in groups.values() if len(group) == 1]
     found = []

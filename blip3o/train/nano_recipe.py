@@ -53,6 +53,7 @@ class NanoRecipe:
             "imagined": 8,
             "quartets": 2,
             "dialogues": 4,
+            "places": 6,
         }
     )
     autoencoder: LoopConfig = LOOP

@@ -1,8 +1,9 @@
 """What the backbone learns about sticker scenes, as packed conversations (``blip3o.train.packed_chats``).
 
 Per picture: every kind of question that the scene can answer, a few of them in the wordings of public benchmarks, short
-probes ("dog:" -> "yes"), its description, and for some what it would show after an edit. Beside the pictures: the same
-questions about a description instead, short prompts to be imagined in full, rows of four pictures, and conversations.
+probes ("dog:" -> "yes"; "dog, left or right:" -> "left"), its description, and for some what it would show after an
+edit. Beside the pictures: the same questions about a description instead, short prompts to be imagined in full, rows of
+four pictures, and conversations.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.prompts import ASSISTANT, SYSTEM
-from blip3o.stickers import Scene, SceneConfig, make_scene, render
-from blip3o.stickers.captions import long_caption, prompt
+from blip3o.stickers import Scene, SceneConfig, Sticker, make_scene, render
+from blip3o.stickers.captions import OPPOSITE, long_caption, prompt
 from blip3o.stickers.edits import make_edit
 from blip3o.stickers.names import CLASSES
-from blip3o.stickers.questions import Question, questions
+from blip3o.stickers.questions import Question, clear_pairs, questions
 from blip3o.train.dialogue_data import Dialogues
 from blip3o.train.edit_data import vision_block
 from blip3o.train.packed_chats import PackedBatch, PackedRow, Piece, pack
@@ -28,6 +29,7 @@ SHORT = "\nAnswer the question using a single word or phrase."
 YES_NO = " Please answer yes or no."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 NAME_IT = ("What object does the picture show?", "What is shown in this image?")
+OFF_CENTRE = 0.1  # of the side: nearer to the middle, an object is in neither half
 PICTURES = ("the first picture", "the second picture", "the third picture", "the fourth picture")
 
 
@@ -36,8 +38,33 @@ def answered(question: str, answer: str) -> tuple[Piece, ...]:
     return ((f"{question}<|im_end|>\n{ASSISTANT}", False), (f"{answer}<|im_end|>", True))
 
 
+def place_probes(scene: Scene) -> list[tuple[str, str]]:
+    """(probe, reply): in which half of the picture an object stands, and how one stands to another. Without these,
+    questions about places stay at chance: several steps of reasoning end in one word."""
+    groups: dict[str, list[Sticker]] = {}
+    for sticker in scene.stickers:
+        groups.setdefault(sticker.class_name, []).append(sticker)
+    found = []
+    for name, group in groups.items():
+        if len(group) > 1:
+            continue
+        x1, y1, x2, y2 = group[0].extent
+        across, down = (x1 + x2) / 2 - 0.5, (y1 + y2) / 2 - 0.5
+        if abs(across) > OFF_CENTRE:
+            found.append((f"{name}, left or right", "left" if across < 0 else "right"))
+        if abs(down) > OFF_CENTRE:
+            found.append((f"{name}, above or below", "above" if down < 0 else "below"))
+    for a, b, relation in clear_pairs(groups):
+        found += [(f"{a} to {b}", relation), (f"{b} to {a}", OPPOSITE[relation])]
+    return found
+
+
 class PackedConversations:
-    """Batches of one split, a function of the step; the numbers of rows are of each kind."""
+    """Batches of one split, a function of the step; the numbers of rows are of each kind.
+
+    Args: max_questions, probes, places: at most so many about one picture; ``places`` is 0 in the study of designs,
+        whose understanding phase is too short for them.
+    """
 
     def __init__(
         self,
@@ -54,13 +81,14 @@ class PackedConversations:
         dialogues: int = 4,
         max_questions: int = 9,
         probes: int = 5,
+        places: int = 0,
         suffix_share: float = 0.25,
         first: int = 0,
     ) -> None:
         self.split, self.config, self.tokenizer, self.first = split, config, tokenizer, first
         self.scenes, self.edits, self.texts = scenes, edits, texts
         self.imagined, self.quartets = imagined, quartets
-        self.max_questions, self.probes = max_questions, probes
+        self.max_questions, self.probes, self.places = max_questions, probes, places
         self.suffix_share = suffix_share
         self.block = vision_block(n_image_tokens)
         self.dialogues = (
@@ -127,7 +155,12 @@ class PackedConversations:
         asked = questions(scene, int(rng.integers(2**31)))
         chosen = rng.permutation(len(asked))[: n_questions or self.max_questions]
         found = [answered(self._worded(asked[k], rng), asked[k].answer) for k in chosen]
-        found += [answered(f" {name}:", reply) for name, reply in self._probes(scene, rng)]
+        probes = self._probes(scene, rng)
+        if self.places:
+            about_places = place_probes(scene)
+            drawn = rng.permutation(len(about_places))[: self.places]
+            probes += [about_places[k] for k in drawn]
+        found += [answered(f" {what}:", reply) for what, reply in probes]
         if len(scene.stickers) == 1:
             found.append(answered(str(rng.choice(NAME_IT)), scene.stickers[0].class_name))
         if rng.random() < describe:

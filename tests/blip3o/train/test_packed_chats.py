@@ -1,5 +1,7 @@
 """A packed segment is trained exactly as the conversation of its own that it stands for."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from blip3o.pipeline import Blip3oPipeline
 from blip3o.stickers import SceneConfig, make_scene, render
 from blip3o.stickers.captions import long_caption
 from blip3o.stickers.edits import make_edit
+from blip3o.stickers.scenes import Placement, Sticker
+from blip3o.stickers.sprites import sprites
 from blip3o.train.nano_parts import scale_picture_tokens
 from blip3o.train.packed_chats import PackedBatch, PackedRow, pack, packed_loss, packed_states
-from blip3o.train.packed_data import USER, PackedConversations, answered
+from blip3o.train.packed_data import USER, PackedConversations, answered, place_probes
 from blip3o.train.world_data import to_pixels
 from blip3o.vision.preprocess import qwen_patches
 
@@ -111,6 +115,41 @@ def test_sticker_conversations_are_a_function_of_the_step(nano):
     # no answer is learned before its question: every learned run follows the assistant's header
     text = tokenizer.decode(one[0].input_ids[0][one[0].labels[0] != -100])
     assert text.count("<|im_end|>") == int(one[0].segments[0].max())
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        (((0.25, 0.5), (0.75, 0.5)), {("a, left or right", "left"), ("b, left or right", "right"),
+                                      ("a to b", "left of"), ("b to a", "right of")}),
+        (((0.5, 0.8), (0.5, 0.2)), {("a, above or below", "below"), ("b, above or below", "above"),
+                                    ("a to b", "below"), ("b to a", "above")}),
+        (((0.5, 0.55),), set()),
+    ],
+)  # fmt: skip
+def test_probes_tell_halves_and_relations_by_the_places_of_the_objects(at, expected):
+    stickers = tuple(
+        Sticker(name, None, "noto", sprites(name, "noto")[0].id, Placement(x, y, 0.3))
+        for name, (x, y) in zip(("dog", "car"), at, strict=False)
+    )
+    found = place_probes(dataclasses.replace(scene(0), stickers=stickers))
+    plain = {(p.replace("dog", "a").replace("car", "b"), reply) for p, reply in found}
+    assert plain == expected and len(found) == len(expected)
+
+
+def test_objects_that_stand_more_than_once_are_not_asked_for_their_place():
+    counted = next(s for s in map(scene, range(200)) if s.kind == "counting")
+    assert place_probes(counted) == []
+
+
+def test_place_probes_join_what_else_is_asked(nano):
+    tokenizer, _, _ = nano
+    world = SceneConfig.level("easy")
+    rows = {"scenes": 3, "edits": 0, "texts": 1, "imagined": 0, "quartets": 0, "dialogues": 0}
+    for places in (0, 6):
+        batch = PackedConversations("train", world, tokenizer, 16, places=places, **rows)(0)[0]
+        text = tokenizer.decode(batch.input_ids.flatten())
+        assert (" or right:" in text or " or below:" in text) == bool(places)
 
 
 def test_an_edit_is_answered_by_the_caption_of_the_edited_scene(nano):
