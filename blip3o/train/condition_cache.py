@@ -21,9 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from blip3o.stickers import Scene, SceneConfig, make_scene
 from blip3o.stickers.captions import long_caption, prompt, short_caption
 from blip3o.storage import file_digest
-from blip3o.train.checkpoint import save_tensors
 from blip3o.train.edit_data import PictureTurnBatch, pad_right
-from blip3o.train.feature_cache import is_current, read_shards
+from blip3o.train.feature_cache import keep_shard, read_shards
 from blip3o.train.frozen_opening import FrozenOpening
 from blip3o.train.world_data import PROMPTS
 from blip3o.unified import Blip3oModel
@@ -87,17 +86,16 @@ def write_captions(
     key: str,
 ) -> Path:
     """Conditions of scenes [shard * per_shard, (shard + 1) * per_shard) in two wordings; a finished shard is kept."""
-    path = folder / f"{CAPTIONS}{shard:05d}.safetensors"
-    if not is_current(path, key):
-        folder.mkdir(parents=True, exist_ok=True)
-        first = shard * per_shard
+    first = shard * per_shard
+
+    def tensors() -> dict[str, Tensor]:
         scenes = [make_scene(split, first + i, world) for i in range(per_shard)]
-        tensors = {
+        return {
             "prompt": conditions_of([prompt(scene) for scene in scenes]),
             "second": conditions_of([second_wording(scene) for scene in scenes]),
         }
-        save_tensors(path, tensors, {"key": key, "first": str(first)})
-    return path
+
+    return keep_shard(folder / f"{CAPTIONS}{shard:05d}.safetensors", key, first, tensors)
 
 
 @torch.no_grad()
@@ -110,26 +108,25 @@ def write_turns(
     key: str,
 ) -> Path:
     """Conditions and features of ``steps`` batches of each builder; a finished shard is kept."""
-    path = folder / f"{TURNS}{shard:05d}.safetensors"
-    if is_current(path, key):
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    conditions, features = [], []
-    for step in range(shard * steps, (shard + 1) * steps):
-        for builder in batches:
-            batch = builder(step)
-            if batch is None:  # no dialogue of this step ends in a picture
-                continue
-            if batch.features is None:
-                raise ValueError("edits and dialogues need features_of, the target encoder")
-            conditions.append(condition_of(batch).half())
-            features.append(batch.features.half())
-    tensors = {
-        "condition": torch.cat(conditions).contiguous(),
-        "features": torch.cat(features).contiguous(),
-    }
-    save_tensors(path, tensors, {"key": key, "first": str(shard * steps)})
-    return path
+    first = shard * steps
+
+    def tensors() -> dict[str, Tensor]:
+        conditions, features = [], []
+        for step in range(first, first + steps):
+            for builder in batches:
+                batch = builder(step)
+                if batch is None:  # no dialogue of this step ends in a picture
+                    continue
+                if batch.features is None:
+                    raise ValueError("edits and dialogues need features_of, the target encoder")
+                conditions.append(condition_of(batch).half())
+                features.append(batch.features.half())
+        return {
+            "condition": torch.cat(conditions).contiguous(),
+            "features": torch.cat(features).contiguous(),
+        }
+
+    return keep_shard(folder / f"{TURNS}{shard:05d}.safetensors", key, first, tensors)
 
 
 class CachedConditions:

@@ -57,22 +57,29 @@ def write_shard(
 
     ``extra``: further tensors about the scenes, row by row, that the shard is to hold.
     """
-    path = folder / f"{shard:05d}.safetensors"
-    if is_current(path, key):
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    batches = Scenes(split, world, batch, first=shard * per_shard)
-    rows: list[Tensor] = []
-    scenes: list[Scene] = []
-    with torch.no_grad():
-        for step in range(per_shard // batch):
-            drawn = batches(step)
-            with torch.autocast("cpu", torch.bfloat16):
-                features = features_of(drawn.pixels)
-            rows.append(features.half())
-            scenes += drawn.scenes
-    tensors = {"features": torch.cat(rows), **(extra(scenes) if extra else {})}
-    save_tensors(path, tensors, {"key": key, "first": str(shard * per_shard)})
+    first = shard * per_shard
+
+    def tensors() -> dict[str, Tensor]:
+        batches = Scenes(split, world, batch, first=first)
+        rows: list[Tensor] = []
+        scenes: list[Scene] = []
+        with torch.no_grad():
+            for step in range(per_shard // batch):
+                drawn = batches(step)
+                with torch.autocast("cpu", torch.bfloat16):
+                    features = features_of(drawn.pixels)
+                rows.append(features.half())
+                scenes += drawn.scenes
+        return {"features": torch.cat(rows), **(extra(scenes) if extra else {})}
+
+    return keep_shard(folder / f"{shard:05d}.safetensors", key, first, tensors)
+
+
+def keep_shard(path: Path, key: str, first: int, tensors: Callable[[], dict[str, Tensor]]) -> Path:
+    """Write a shard that begins with row ``first``, unless a finished one of this key is there."""
+    if not is_current(path, key):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, tensors(), {"key": key, "first": str(first)})
     return path
 
 
