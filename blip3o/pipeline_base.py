@@ -24,7 +24,7 @@ from blip3o.errors import ConfigError, WeightsError
 from blip3o.flow.sampler import AfterStep
 from blip3o.model_card import write_model_card
 from blip3o.prompts import Prompts
-from blip3o.storage import make_readable, quiet_transformers, write_json
+from blip3o.storage import make_readable, quiet_transformers, read_json, write_json
 from blip3o.unified import Blip3oModel
 from blip3o.vision.autoencoder import Autoencoder
 from blip3o.vision.targets import Target, autoencoder_target, load_target
@@ -32,6 +32,7 @@ from blip3o.vision.targets import Target, autoencoder_target, load_target
 logger = logging.getLogger(__name__)
 
 TARGET_FOLDER = "target_encoder"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 # (pipeline, step, timestep, {"latents": (B, C, h, w)}) -> the same dict, changed or not
 StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any] | None]
 
@@ -232,6 +233,7 @@ class PipelineBase(PushToHubMixin):
         with quiet_transformers():
             self.model.save_pretrained(folder, state_dict=state)
             self.tokenizer.save_pretrained(folder)
+        _forget_origin(folder / TOKENIZER_CONFIG)
         make_readable(folder)
         if self.decoder is not None:
             self.decoder.save_pretrained(folder / "decoder", dtype)
@@ -288,3 +290,9 @@ class PipelineBase(PushToHubMixin):
                 create_pr=create_pr,
             )
         return url
+
+
+def _forget_origin(path: Path) -> None:
+    """transformers keeps how a tokenizer was loaded among its settings; another user's hub cannot be told by that."""
+    values = read_json(path)
+    write_json(path, {k: v for k, v in values.items() if k not in ("is_local", "local_files_only")})

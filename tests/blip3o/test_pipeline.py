@@ -130,6 +130,12 @@ def test_saved_is_loaded(pipe, tmp_path: Path, dtype) -> None:
     assert loaded.understanding == pipe.understanding and loaded.prompts == pipe.prompts
 
 
+def test_a_saved_tokenizer_does_not_tell_where_it_was_loaded_from(tmp_path):
+    Blip3oPipeline.from_pretrained("nano").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert not {"is_local", "local_files_only"} & set(saved) and saved["model_max_length"] == 512
+
+
 def test_half_precision_makes_nearly_the_same_picture(pipe, tmp_path: Path) -> None:
     pipe.save_pretrained(tmp_path)
     low = Blip3oPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16)
