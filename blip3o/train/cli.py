@@ -16,6 +16,7 @@ NANO_STAGES = (
     "understanding",
     "cache",
     "generation",
+    "alignment",
     "conditions",
     "generator",
     "export",

@@ -102,8 +102,8 @@ class Dialogues:
         # The start token, the last piece, is added by the model itself; the last picture is to be drawn, not seen.
         prefixes = ["".join(piece for piece, _ in self._pieces(talk)[:-1]) for _, talk in talks]
         before = [s for _, talk in talks for s in [s for turn in talk for s in _seen(turn)][:-1]]
-        drawn = [talk[-1].drawn for _, talk in talks]
-        target = to_pixels([render(scene).image for scene in drawn if scene is not None])
+        drawn = [talk[-1].drawn for _, talk in talks if talk[-1].drawn is not None]
+        target = to_pixels([render(scene).image for scene in drawn])
         return PictureTurnBatch(
             [f"{self.split}/dialogue/{start + i}" for i, _ in talks],
             *pad_right(self.tokenizer, prefixes),
@@ -111,6 +111,7 @@ class Dialogues:
             target=target,
             features=features_without_grad(self.features_of, target),
             captions=[talk[-1].words for _, talk in talks],
+            scenes=drawn,
         )
 
     def _conversation(self, index: int, rng: np.random.Generator) -> list[_Turn]:

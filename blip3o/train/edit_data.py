@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.prompts import IMAGE_PAD, RECONSTRUCT, Prompts
-from blip3o.stickers import SceneConfig, render
+from blip3o.stickers import Scene, SceneConfig, render
 from blip3o.stickers.edits import EDIT_KINDS, EditPair, make_edit
 from blip3o.train.world_data import PROMPTS, to_pixels
 from blip3o.unified import Blip3oModel
@@ -29,7 +29,8 @@ class PictureTurnBatch:
 
     input_ids, attention_mask (B, L): the chat up to the image start token, padded on the right, with the shown
     pictures' placeholders in place. shown (P, 3, H, W): those pictures in order; target (B, 3, H, W): the pictures to
-    draw; both in [-1, 1]. features (B, C, h, w) of the targets, where the builder was given the target encoder.
+    draw, of ``scenes``; both in [-1, 1]. features (B, C, h, w) of the targets, where the builder was given the target
+    encoder.
     """
 
     ids: list[str]
@@ -40,6 +41,7 @@ class PictureTurnBatch:
     features: Tensor | None = None
     captions: list[str] = field(default_factory=list)
     pairs: list[EditPair | None] = field(default_factory=list)
+    scenes: list[Scene] = field(default_factory=list)
 
 
 def vision_block(n_image_tokens: int) -> str:
@@ -113,6 +115,7 @@ class EditPairs:
             features=features_without_grad(self.features_of, target),
             captions=wishes,
             pairs=[None if again else pair for again, pair in zip(repeats, pairs, strict=True)],
+            scenes=after,
         )
 
 

@@ -2,9 +2,10 @@
 
 Stages in order, each resumable in its own folder and skipped when finished:
 ``tokenizer`` -> ``clip`` -> ``decoder``; ``vision`` -> ``understanding``; ``cache`` -> ``generation`` ->
-``conditions`` -> ``generator``; ``export``. ``autoencoder``, the target of the VAE variant, is run when asked for.
-The backbone is trained on understanding first and frozen for generation: the paper's sequential training. Once the
-queries have learned what to read from it, they are frozen too, and the generator goes on alone.
+``alignment`` -> ``conditions`` -> ``generator``; ``export``. ``autoencoder``, the target of the VAE variant, is run
+when asked for. The backbone is trained on understanding first and frozen for generation: the paper's sequential
+training. Once the queries have learned what to read from it, they are frozen, the backbone learns to say of edits what
+it says of captions, and the generator goes on alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from blip3o.train.world_data import PROMPTS
 from blip3o.vision.encoders import OpenClipEncoder
 
 # of what ships
-TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation", "generator")
+TRAINED_STAGES = ("clip", "decoder", "vision", "understanding", "generation", "alignment", "generator")
 BUDGETED_STAGES = (*TRAINED_STAGES, "autoencoder")
 
 

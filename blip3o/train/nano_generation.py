@@ -9,6 +9,7 @@ from torch import Tensor
 
 from blip3o.stickers import make_scene
 from blip3o.storage import file_digest
+from blip3o.train.alignment import AlignmentStage
 from blip3o.train.condition_cache import (
     CachedConditions,
     CaptionConditions,
@@ -24,12 +25,15 @@ from blip3o.train.nano_config import (
     IMAGE_TOKENS,
 )
 from blip3o.train.nano_parts import (
+    compile_layers,
     model_config,
     open_gates,
     patches_for,
     start_queries,
 )
 from blip3o.train.nano_perception import NanoPerception
+from blip3o.train.packed_chats import PackedUnderstandingStage
+from blip3o.train.packed_data import PackedConversations
 from blip3o.train.picture_mix import PictureMix, condition_of_mix
 from blip3o.train.stages import (
     GenerationStage,
@@ -102,9 +106,12 @@ class NanoGeneration(NanoPerception):
         self._finish("generation", learned)
         return model
 
-    def _turns(self, edits: int, dialogues: int, skipped: int = 0) -> tuple[EditPairs, Dialogues]:
+    def _turns(
+        self, edits: int, dialogues: int, skipped: int = 0, with_features: bool = True
+    ) -> tuple[EditPairs, Dialogues]:
         """Edits and dialogues that end in a picture, rows a step; ``skipped``: scenes that other stages saw."""
-        target, tokenizer = self.target().eval(), self.tokenizer()
+        tokenizer = self.tokenizer()
+        target = self.target().eval() if with_features else None
         return (
             EditPairs(
                 "train",
@@ -127,9 +134,40 @@ class NanoGeneration(NanoPerception):
             ),
         )
 
+    def alignment(self) -> Blip3oModel:
+        """The backbone once more: query states of edits and dialogues learn from those of captions."""
+        model = self.generation()
+        backbone, recipe = model.backbone.vlm, self.recipe
+        if self._load("alignment", {"backbone": backbone}):
+            return model
+        freeze(model)
+        backbone.requires_grad_(True).train()
+        patches_of = patches_for(backbone)
+        talks = PackedConversations(
+            "train", self.world, self.tokenizer(), IMAGE_TOKENS, first=70_000_000, **recipe.alignment_rows
+        )
+        edits, dialogues = self._turns(
+            recipe.alignment_edits, recipe.alignment_dialogues, skipped=2_000_000, with_features=False
+        )
+        stage = AlignmentStage(
+            model,
+            self.tokenizer(),
+            self.world,
+            PackedUnderstandingStage(backbone, talks, patches_of),
+            [edits, dialogues.pictures],
+            patches_of,
+            captions=recipe.alignment_captions,
+            first=80_000_000,
+        )
+        if self._can_compile():
+            compile_layers(backbone)
+        self._fit(stage)
+        self._finish("alignment", {"backbone": backbone})
+        return model
+
     def conditions(self) -> None:
         """What backbone and queries, fixed by now, say to every prompt that the generator goes on with."""
-        model, recipe, folder = self.generation(), self.recipe, self.folder / "conditions"
+        model, recipe, folder = self.alignment(), self.recipe, self.folder / "conditions"
         freeze(model)
         key = self._condition_key()
         conditions_of = CaptionConditions(model, self.tokenizer())
@@ -143,7 +181,7 @@ class NanoGeneration(NanoPerception):
             logger.info("conditions: edits and dialogues %d of %d", shard + 1, recipe.turn_shards)
 
     def _condition_key(self) -> str:
-        weights = [self.folder / f"{name}.safetensors" for name in ("understanding", "generation")]
+        weights = [self.folder / f"{name}.safetensors" for name in ("generation", "alignment")]
         return condition_key(self._cache_key(), weights)
 
     def _weight_of(self, scene: int) -> float:
@@ -152,7 +190,7 @@ class NanoGeneration(NanoPerception):
 
     def generator(self) -> Blip3oModel:
         """The DiT alone, on cached conditions: a third of the time a step, with as many captions as draws."""
-        model, recipe = self.generation(), self.recipe
+        model, recipe = self.alignment(), self.recipe
         learned = {"dit": model.dit}
         if self._load("generator", learned):
             return model

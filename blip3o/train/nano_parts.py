@@ -109,6 +109,14 @@ def open_gates(model: Blip3oModel) -> None:
         gate_ffn += 1.0
 
 
+def compile_layers(backbone: Qwen2_5_VLForConditionalGeneration) -> None:
+    """Compile the language model's layers for sequences of any length."""
+    # layers share one code object: its limit counts each layer, with and without gradients
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    for layer in backbone.model.language_model.layers:
+        layer.compile(dynamic=True)
+
+
 def patches_for(
     backbone: Qwen2_5_VLForConditionalGeneration,
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

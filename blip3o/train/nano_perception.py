@@ -32,6 +32,7 @@ from blip3o.train.nano_config import (
 )
 from blip3o.train.nano_parts import (
     build_backbone,
+    compile_layers,
     patches_for,
     scale_picture_tokens,
 )
@@ -201,8 +202,7 @@ class NanoPerception:
             **self.recipe.understanding_rows,
         )
         if self._can_compile():
-            for layer in backbone.model.language_model.layers:
-                layer.compile(dynamic=True)
+            compile_layers(backbone)
         self._fit(PackedUnderstandingStage(backbone, chats, patches_for(backbone)))
         self._finish("understanding", {"backbone": backbone})
         return backbone

@@ -74,6 +74,25 @@ class NanoRecipe:
             steps=60000, lr=1e-3, warmup_steps=100, ema_decay=0.9995, seed=12
         )
     )
+    alignment: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=1500, lr=6e-4, warmup_steps=30, weight_decay=0.01, ema_decay=0.995, seed=22
+        )
+    )
+    alignment_rows: dict[str, int] = field(
+        default_factory=lambda: {
+            "scenes": 12,
+            "edits": 4,
+            "texts": 6,
+            "imagined": 4,
+            "quartets": 2,
+            "dialogues": 4,
+            "places": 4,
+        }
+    )
+    alignment_captions: int = 20
+    alignment_edits: int = 12
+    alignment_dialogues: int = 6
     condition_shards: int = 12
     turn_shards: int = 12
     generator_captions: int = 120
