@@ -81,18 +81,18 @@ class NanoRecipe:
     )
     alignment_rows: dict[str, int] = field(
         default_factory=lambda: {
-            "scenes": 12,
-            "edits": 4,
-            "texts": 6,
-            "imagined": 4,
-            "quartets": 2,
-            "dialogues": 4,
+            "scenes": 6,
+            "edits": 2,
+            "texts": 3,
+            "imagined": 2,
+            "quartets": 1,
+            "dialogues": 2,
             "places": 4,
         }
     )
-    alignment_captions: int = 20
-    alignment_edits: int = 12
-    alignment_dialogues: int = 6
+    alignment_captions: int = 16
+    alignment_edits: int = 40
+    alignment_dialogues: int = 12
     condition_shards: int = 12
     turn_shards: int = 12
     generator_captions: int = 120

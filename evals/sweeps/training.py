@@ -46,7 +46,7 @@ def plan_stages(settings: Mapping[str, Any], seed: int) -> Sequence[StageSpec]:
         for stage in planned:
             own = dict(stage.settings)
             if "parts" in own:
-                own[PARTS_KEY] = parts_digest(own["parts"])
+                own[PARTS_KEY] = parts_digest(own["parts"], own.get("backbone", "fresh"))
             parents = tuple(specs[name].id for name in stage.parents)
             digest = sha256_of([VERSION, stage.name, own, stage.seed, list(parents)])[:12]
             specs[stage.name] = StageSpec(
@@ -80,10 +80,10 @@ def train_stage(
     recorded, steps = own.pop(PARTS_KEY, None), own.pop("steps_of_stage", None)
     is_recipe = "model" in own
     with _translated():
-        if recorded is not None and parts_digest(own["parts"]) != recorded:
+        if recorded is not None and parts_digest(own["parts"], own.get("backbone", "fresh")) != recorded:
             raise ConfigError(
-                f"stage {spec.id}: tokenizer, target encoder or decoder in {own['parts']!r} changed since the sweep "
-                "was planned; bring them back, or start the sweep in another folder"
+                f"stage {spec.id}: tokenizer, target, decoder or backbone in {own['parts']!r} changed since the "
+                "sweep was planned; bring them back, or start the sweep in another folder"
             )
 
         def report(progress: Progress) -> None:

@@ -8,12 +8,15 @@ through frozen weights one, since only activations need gradients) over real tok
 
 ``match: flops`` chooses J so that J * (pictures of a joint step) = G * (pictures of a sequential step): each of the two
 tasks gets the arithmetic it has in the sequential twin, and the pictures of joint training, which cost more, are fewer.
-``match: samples`` takes J = G: the same pictures and texts, at more arithmetic. The start (vision tower), target
+``match: samples`` takes J = G: the same pictures and texts, at more arithmetic. On a pretrained backbone there are no U
+steps: each joint step holds ``texts`` rows beside its captions, and ``flops`` counts both against the captions of the
+twin. The start (vision tower), target
 features and decoders are the same work for both and stand outside the match.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -150,20 +153,28 @@ def head_flops(settings: StudySettings) -> float:
 
 
 def understanding_flops(settings: StudySettings) -> float:
-    """The whole understanding phase."""
+    """The whole understanding phase, which a pretrained backbone has behind it."""
     own = settings.understanding
-    return own.steps * sum(count * row_flops(kind) for kind, count in own.rows.items())
+    return 0.0 if settings.backbone == "pretrained" else own.steps * rows_flops(own.rows)
+
+
+def rows_flops(rows: Mapping[str, int]) -> float:
+    """Packed rows, numbers by kind, forward and backward."""
+    return sum(count * row_flops(kind) for kind, count in rows.items())
 
 
 def budget(settings: StudySettings) -> Budget:
     """What the generator phase of a point does, matched as ``settings.match`` says."""
-    own = settings.generator
+    own, before = settings.generator, understanding_flops(settings)
     frozen = own.batch * caption_flops(settings, is_frozen=True)
     if settings.schedule == "sequential":
-        return Budget(own.steps, own.batch, {}, own.steps * frozen, understanding_flops(settings))
+        return Budget(own.steps, own.batch, {}, own.steps * frozen, before)
     learning = own.batch * caption_flops(settings, is_frozen=False)
+    if settings.backbone == "pretrained":
+        learning += rows_flops(settings.texts.rows)
     steps = own.steps if settings.match == "samples" else max(round(own.steps * frozen / learning), 1)
-    rows = {kind: settings.understanding.steps * n for kind, n in settings.understanding.rows.items()}
-    return Budget(
-        steps, own.batch, rows, steps * learning + understanding_flops(settings), flops_before=0.0
-    )
+    per_step, times = settings.understanding.rows, settings.understanding.steps
+    if settings.backbone == "pretrained":
+        per_step, times = settings.texts.rows, steps
+    rows = {kind: times * count for kind, count in per_step.items()}
+    return Budget(steps, own.batch, rows, steps * learning + before, flops_before=0.0)

@@ -3,6 +3,8 @@
     vision -> understanding -+
     vision ----------------- + -> generator        sequential builds on understanding, joint on vision
     (autoencoder ->) features -+
+
+On a pretrained backbone both schedules build on ``pretrained``, which takes it out of the parts folder.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from blip3o.errors import ConfigError
 from blip3o.presets import preset_folder
 from blip3o.train.study.compute import VAE_CHANNELS, budget, row_flops
@@ -22,6 +26,7 @@ from blip3o.train.study.settings import ImpossibleCombination, StudySettings, re
 
 VERSION = 1  # raised when a stage with the same settings learns something else
 DIGESTS_NAME = "digests.json"  # of a weights folder: it names files that are not taken, too
+WEIGHTS = "model.safetensors"
 PARTS = ("tokenizer.json", "target_encoder/config.json", "decoder/config.json")
 # Seconds on one core of a Xeon with AMX that does nothing else (docs/study-design.md has the measurement).
 SECONDS = {
@@ -48,14 +53,19 @@ def parts_folder(source: str) -> Path:
     return folder
 
 
-def parts_digest(source: str) -> str:
-    """sha256 of what is taken from the parts folder."""
+def parts_digest(source: str, backbone: str = "fresh") -> str:
+    """sha256 of what is taken from the parts folder: its backbone, too, where that is ``pretrained``."""
     folder, total = parts_folder(source), hashlib.sha256()
     kept = [path for name in ("target_encoder", "decoder") for path in (folder / name).rglob("*")]
     for path in sorted([*kept, *folder.glob("tokenizer*")]):
         if path.is_file() and path.name != DIGESTS_NAME:
             total.update(path.relative_to(folder).as_posix().encode())
             total.update(path.read_bytes())
+    if backbone == "pretrained":
+        with safe_open(folder / WEIGHTS, "np") as weights:
+            for name in sorted(weights.keys()):
+                if name.startswith("backbone."):
+                    total.update(name.encode() + weights.get_tensor(name).tobytes())
     return total.hexdigest()
 
 
@@ -65,15 +75,14 @@ def plan_point(values: Mapping[str, Any], seed: int) -> list[PlannedStage]:
     if "model" in values:
         return plan_recipe_point(values, seed)
     settings: StudySettings = read_settings(values)
-    if settings.schedule == "sequential" and ("text_weight" in values or "match" in values):
-        key = "text_weight" if "text_weight" in values else "match"
-        raise ImpossibleCombination(
-            f"{key} with schedule sequential changes nothing: the generator's phase has no text loss"
-        )
+    _refuse_unused(values, settings)
     shared = seed if settings.shared_seed is None else settings.shared_seed
-    stages = [_vision(settings, shared)]
-    if settings.schedule == "sequential":
-        stages.append(_understanding(settings, shared))
+    if settings.backbone == "pretrained":
+        stages = [_pretrained(settings)]
+    else:
+        stages = [_vision(settings, shared)]
+        if settings.schedule == "sequential":
+            stages.append(_understanding(settings, shared))
     if settings.target == "vae":
         stages.append(_autoencoder(settings, shared))
     stages.append(_features(settings))
@@ -81,8 +90,30 @@ def plan_point(values: Mapping[str, Any], seed: int) -> list[PlannedStage]:
     return stages
 
 
+def _refuse_unused(values: Mapping[str, Any], settings: StudySettings) -> None:
+    """Raises: ImpossibleCombination for a setting that changes nothing beside the others."""
+    reasons = {}
+    if settings.backbone == "pretrained":
+        taken = "with backbone pretrained changes nothing: it is taken from the parts folder as it is"
+        reasons |= dict.fromkeys(("vision", "understanding"), taken)
+    else:
+        reasons["texts"] = "with backbone fresh changes nothing: joint training sees those of the understanding phase"
+    if settings.schedule == "sequential":
+        no_text = "with schedule sequential changes nothing: the generator's phase has no text loss"
+        reasons |= dict.fromkeys(("text_weight", "match", "texts"), no_text)
+    for key, reason in reasons.items():
+        if key in values:
+            raise ImpossibleCombination(f"{key} {reason}")
+
+
 def _parts(settings: StudySettings) -> dict[str, Any]:
     return {"parts": settings.parts, "world": settings.world}
+
+
+def _pretrained(settings: StudySettings) -> PlannedStage:
+    """Nothing is trained."""
+    values = {**_parts(settings), "backbone": settings.backbone}
+    return PlannedStage("pretrained", values, 0, (), 0, 0, seconds=10.0, bytes=BACKBONE_BYTES)
 
 
 def _vision(settings: StudySettings, seed: int) -> PlannedStage:
@@ -125,11 +156,14 @@ def _features(settings: StudySettings) -> PlannedStage:
 
 def _generator(settings: StudySettings, seed: int) -> PlannedStage:
     plan, values = budget(settings), settings.to_dict()
-    for other in ("vision", "autoencoder"):
+    is_pretrained = settings.backbone == "pretrained"
+    for other in ("vision", "autoencoder", *(["understanding"] if is_pretrained else ["texts"])):
         del values[other]
     if settings.schedule == "sequential":
         del values["text_weight"], values["match"]
-    parents = ["vision" if settings.schedule == "joint" else "understanding", "features"]
+        values.pop("texts", None)
+    start = "vision" if settings.schedule == "joint" else "understanding"
+    parents = ["pretrained" if is_pretrained else start, "features"]
     if settings.target == "vae":
         parents.append("autoencoder")
     text = sum(n * row_flops(kind) for kind, n in plan.text_rows.items())

@@ -2,6 +2,7 @@
 
 | stage | learns | leaves |
 | --- | --- | --- |
+| pretrained | nothing: the backbone of the parts folder | backbone.safetensors |
 | vision | the backbone's vision tower, taught by the CLIP tower | backbone.safetensors |
 | understanding | backbone, by next token | backbone.safetensors |
 | autoencoder | the VAE of the VAE target | vae/ |
@@ -25,6 +26,7 @@ from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from blip3o.decoder import PixelDecoder, load_decoder
+from blip3o.pipeline import Blip3oPipeline
 from blip3o.stickers import SceneConfig
 from blip3o.storage import file_digest, read_json, read_tensors, write_json
 from blip3o.train.autoencoder import LOOP, AutoencoderStage, build_vae, standardise
@@ -141,6 +143,11 @@ def read_finished(job: Job) -> Finished | None:
 # -- the stages ------------------------------------------------------------------------------------------------------
 
 
+def pretrained(job: Job) -> Finished:
+    backbone = Blip3oPipeline.from_pretrained(_parts(job)).model.backbone.vlm.float()
+    return _keep_backbone(job, backbone, Finished(0, 0.0, 0, learned=0, weights=None))
+
+
 def vision(job: Job) -> Finished:
     own = job.settings.vision
     backbone = _backbone(job)
@@ -223,7 +230,8 @@ def generator(job: Job) -> Finished:
     settings, own = job.settings, job.settings.generator
     tokenizer, plan = study_tokenizer(settings.parts), budget(settings)
     is_joint = settings.schedule == "joint"
-    start = job.parents["vision" if is_joint else "understanding"] / BACKBONE
+    before = ("pretrained", "vision" if is_joint else "understanding")
+    start = next(job.parents[name] for name in before if name in job.parents) / BACKBONE
     model = fresh_model(settings, job.seed, tokenizer, read_tensors(start))
     texts = None
     if is_joint:
@@ -272,6 +280,7 @@ def generator(job: Job) -> Finished:
 
 
 STAGES: dict[str, Callable[[Job], Finished]] = {
+    "pretrained": pretrained,
     "vision": vision,
     "understanding": understanding,
     "autoencoder": autoencoder,

@@ -17,6 +17,7 @@ Objective = Literal["flow", "mse"]
 Schedule = Literal["sequential", "joint"]
 Head = Literal["dit", "linear"]
 Match = Literal["flops", "samples"]
+Backbone = Literal["pretrained", "fresh"]
 
 SHARD = 4096  # scenes of a file of cached features
 
@@ -48,6 +49,20 @@ class UnderstandingSettings:
     @property
     def rows(self) -> dict[str, int]:
         return {kind: getattr(self, kind) for kind in ("scenes", "edits", "texts", "imagined")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """Rows of text in each step of joint training on a pretrained backbone, by kind."""
+
+    scenes: int = 1
+    edits: int = 0
+    texts: int = 1
+    imagined: int = 1
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +112,9 @@ class MixtureSettings:
 class StudySettings:
     """One point at the size of ``nano``.
 
+    ``backbone``: ``pretrained`` takes that of ``parts``, which knows pictures and texts and has seen no loss of a
+    generator, as BLIP3-o takes Qwen2.5-VL: there is no understanding phase, and joint training sees ``texts`` in every
+    step. ``fresh`` trains one: ``vision``, then ``understanding``, whose texts joint training sees instead.
     ``parts``: where tokenizer, CLIP target tower and its pixel decoder come from: ``nano`` (bundled) or a folder that
     ``blip3o train nano`` exported. ``instruction_share``: the last share of the generator's steps that sees
     GenEval-style prompts only. ``text_weight``: of the text loss beside the image loss in joint training.
@@ -113,12 +131,14 @@ class StudySettings:
     text_weight: float = 1.0
     instruction_share: float = 0.0
     match: Match = "flops"
+    backbone: Backbone = "fresh"
     parts: str = "nano"
     world: str = "easy"
     shared_seed: int | None = 0
     compile: bool = True
     vision: VisionSettings = field(default_factory=VisionSettings)
     understanding: UnderstandingSettings = field(default_factory=UnderstandingSettings)
+    texts: TextSettings = field(default_factory=TextSettings)
     autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     generator: GeneratorSettings = field(default_factory=GeneratorSettings)
@@ -141,9 +161,9 @@ class StudySettings:
         ):
             if not ok:
                 yield f"{name} {value!r} is out of range: {allowed}"
-        for group in ("vision", "understanding", "autoencoder", "features", "generator"):
+        for group in ("vision", "understanding", "texts", "autoencoder", "features", "generator"):
             for name, value in dataclasses.asdict(getattr(self, group)).items():
-                least = 0 if name in ("edits", "imagined", "ceiling_scenes") else 1
+                least = 0 if group == "texts" or name in ("edits", "imagined", "ceiling_scenes") else 1
                 if name == "lr":
                     if not 0 < value < 1:
                         yield f"{group}.lr {value} is out of range: greater than 0, less than 1"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from blip3o.errors import ConfigError
 from blip3o.train.study import compute
 from blip3o.train.study.compute import budget, caption_flops, dit_shape, dit_values
-from blip3o.train.study.plan import DIGESTS_NAME, plan_point
+from blip3o.train.study.plan import DIGESTS_NAME, PARTS, parts_digest, plan_point
 from blip3o.train.study.settings import ImpossibleCombination, StudySettings, read_settings
 
 CELLS = [("clip", "flow"), ("clip", "mse"), ("vae", "flow")]
@@ -92,6 +93,64 @@ def test_equal_samples_instead_of_equal_arithmetic():
     assert joint.images == twin.images and joint.flops_total > twin.flops_total
 
 
+def test_on_a_pretrained_backbone_texts_count_in_the_joint_phase():
+    values = {"backbone": "pretrained", "texts": {"scenes": 2, "texts": 3, "imagined": 0}}
+    sequential = budget(read_settings({"backbone": "pretrained"}))
+    joint = budget(read_settings({**values, "schedule": "joint"}))
+    assert sequential.flops_before == 0 and sequential.text_rows == {}
+    assert joint.flops_total == pytest.approx(sequential.flops_total, rel=2e-3)
+    kinds = {"scenes": 2, "edits": 0, "texts": 3, "imagined": 0}
+    assert joint.text_rows == {kind: count * joint.steps for kind, count in kinds.items()}
+    one_step = sum(count * compute.row_flops(kind) for kind, count in kinds.items())
+    settings = read_settings({**values, "schedule": "joint"})
+    one_step += settings.generator.batch * caption_flops(settings, is_frozen=False)
+    assert joint.flops == pytest.approx(joint.steps * one_step)
+    more = budget(read_settings({**values, "schedule": "joint", "match": "samples"}))
+    assert more.steps == sequential.steps and more.text_rows["texts"] == 3 * more.steps
+
+
+def test_on_a_pretrained_backbone_both_schedules_start_from_it():
+    stages = {
+        schedule: {stage.name: stage for stage in plan_point({"backbone": "pretrained", "schedule": schedule}, 2)}
+        for schedule in ("sequential", "joint")
+    }
+    for own in stages.values():
+        assert list(own) == ["pretrained", "features", "generator"]
+        assert own["generator"].parents == ("pretrained", "features")
+        assert {"vision", "understanding"}.isdisjoint(own["generator"].settings)
+    assert stages["sequential"]["pretrained"] == stages["joint"]["pretrained"]
+    assert "texts" in stages["joint"]["generator"].settings
+    assert "texts" not in stages["sequential"]["generator"].settings
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"backbone": "pretrained", "understanding": {"steps": 3}}, "understanding"),
+        ({"backbone": "pretrained", "vision": {"steps": 3}}, "vision"),
+        ({"texts": {"scenes": 3}, "schedule": "joint"}, "texts"),
+        ({"backbone": "pretrained", "texts": {"scenes": 3}}, "texts"),
+    ],
+)
+def test_what_the_kind_of_backbone_leaves_unused_is_refused(values, key):
+    with pytest.raises(ImpossibleCombination, match=f"{key} with .* changes nothing"):
+        plan_point(values, 0)
+
+
+def test_the_digest_of_parts_covers_the_backbone_where_it_is_taken(tmp_path):
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    for name in PARTS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    digests = []
+    for backbone, dit in ((1.0, 1.0), (1.0, 2.0), (2.0, 2.0)):
+        weights = {"backbone.x": np.full(3, backbone), "dit.y": np.full(2, dit)}
+        save_file(weights, tmp_path / "model.safetensors")
+        digests.append((parts_digest(str(tmp_path)), parts_digest(str(tmp_path), "pretrained")))
+    assert len({plain for plain, _ in digests}) == 1
+    assert digests[0][1] == digests[1][1] != digests[2][1]
+
+
 def test_points_share_what_they_have_in_common():
     def names(**values):
         return {stage.name: (stage.settings, stage.seed) for stage in plan_point(values, 1)}
@@ -108,7 +167,9 @@ def test_points_share_what_they_have_in_common():
 
 
 def test_every_stages_settings_can_be_read_again():
-    for cell in ({}, {"schedule": "joint", "text_weight": 0.3}, {"target": "vae"}):
+    pretrained = {"backbone": "pretrained"}
+    joint = {"schedule": "joint", "text_weight": 0.3}
+    for cell in ({}, joint, {"target": "vae"}, pretrained, {**pretrained, **joint}):
         for stage in plan_point(cell, 0):
             again = read_settings(stage.settings)
             if stage.name == "generator":

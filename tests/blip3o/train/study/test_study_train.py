@@ -265,6 +265,24 @@ def test_what_a_point_leaves_draws_and_answers(folder, tmp_path):
     assert json.loads((tmp_path / run.DONE).read_text())["info"]["budget"]["steps"] == 1
 
 
+@pytest.mark.parametrize("schedule", ["sequential", "joint"])
+def test_a_pretrained_backbone_is_taken_as_it_is(folder, tmp_path, schedule):
+    small = {key: value for key, value in SMALL.items() if key != "understanding"}
+    texts = {"texts": {"scenes": 1, "texts": 0, "imagined": 1}} if schedule == "joint" else {}
+    own = read_settings({**small, **texts, "backbone": "pretrained", "schedule": schedule})
+    taken = run_stage("pretrained", Job(own, 0, tmp_path / "pretrained", {}))
+    assert taken.steps == taken.learned == 0
+    nano = Blip3oPipeline.from_pretrained("nano").model.backbone.vlm.state_dict()
+    start = read_tensors(tmp_path / "pretrained" / run.BACKBONE)
+    assert start.keys() == nano.keys() and all(torch.equal(start[key], nano[key]) for key in nano)
+    before = {"pretrained": tmp_path / "pretrained", "features": folder / "features-clip"}
+    run_stage("generator", Job(own, 1, tmp_path / "generator", before))
+    state = read_tensors(tmp_path / "generator" / "train" / "state.safetensors")
+    logged = (tmp_path / "generator" / "train" / "log.jsonl").read_text()
+    assert ('"seen"' in logged and '"told"' in logged) == (schedule == "joint")
+    assert any("backbone" in key for key in state) == (schedule == "joint")
+
+
 def test_understanding_learns_all_of_the_backbone(folder, tmp_path):
     job = Job(settings(), 0, tmp_path, {"vision": folder / "vision"})
     finished = run_stage("understanding", job)
