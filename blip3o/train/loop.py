@@ -80,7 +80,7 @@ def train_step(
     """
     rate = learning_rate(config, state)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
     world, numbers = processes.world_size, {}
     first = (state.step * config.accumulation) * world + processes.rank
     indices = [first + micro * world for micro in range(config.accumulation)]
@@ -146,15 +146,22 @@ def make_optimizer(stage: TrainStage, module: nn.Module, config: LoopConfig) -> 
 
     Raises: ConfigError if nothing learns.
     """
-    learning = [p for p in module.parameters() if p.requires_grad]
-    if not learning:
+    share_of = getattr(stage, "rate_share", lambda name: 1.0)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = share_of(name.rpartition("parts.")[2]), parameter.ndim >= 2
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
         raise ConfigError(f"stage '{stage.name}' has nothing to learn: every parameter is frozen")
-    groups = [
-        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True
+        [
+            {"params": own, "weight_decay": config.weight_decay if is_decayed else 0.0, "share": share}
+            for (share, is_decayed), own in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
     )
 
 

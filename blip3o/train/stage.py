@@ -17,7 +17,8 @@ class TrainStage(Protocol):
     Optional attributes: ``counts(batch) -> {term: units}``, needed where ``loss`` returns several terms or batches
     differ in weight; ``blocks``, modules that FSDP2 shards one by one; ``data_state()`` and ``load_data_state(state)``,
     where batches come from a stream; ``is_divisible`` = False where micro-batches do not add up to the large batch
-    (a contrastive loss); ``frozen``, modules that help and do not learn, moved to the run's device with the others.
+    (a contrastive loss); ``frozen``, modules that help and do not learn, moved to the run's device with the others;
+    ``rate_share(name)``, the share of the learning rate that a parameter has, named from its module on.
     """
 
     name: str

@@ -73,11 +73,16 @@ class GeneratorPhase:
         patches_of: Patches | None = None,
         text_weight: float = 1.0,
         opening: FrozenOpening | None = None,
+        backbone_share: float = 1.0,
     ) -> None:
         self.modules: Mapping[str, nn.Module] = {"model": model}
         self.model, self.captions, self.draws = model, captions, draws
-        self.opening = opening
+        self.opening, self.backbone_share = opening, backbone_share
         self.texts, self.patches_of, self.text_weight = texts, patches_of, text_weight
+
+    def rate_share(self, name: str) -> float:
+        """Of the learning rate: a pretrained backbone learns more slowly than what is new."""
+        return self.backbone_share if name.startswith("model.backbone.") else 1.0
 
     def batch(self, index: int) -> tuple[Any, ...]:
         pictures = self.captions(index)

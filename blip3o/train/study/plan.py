@@ -162,6 +162,7 @@ def _generator(settings: StudySettings, seed: int) -> PlannedStage:
     if settings.schedule == "sequential":
         del values["text_weight"], values["match"]
         values.pop("texts", None)
+        del values["generator"]["backbone_lr"]
     start = "vision" if settings.schedule == "joint" else "understanding"
     parents = ["pretrained" if is_pretrained else start, "features"]
     if settings.target == "vae":

@@ -263,6 +263,7 @@ def generator(job: Job) -> Finished:
         patches_for(model.backbone.vlm),
         settings.text_weight,
         None if is_joint else FrozenOpening(model, captions.opening),
+        (own.backbone_lr or own.lr) / own.lr,
     )
     config = _loop(plan.steps, own.lr, job.seed, ema_decay=own.ema_decay)
     vae = job.vae

@@ -86,12 +86,14 @@ class FeatureSettings:
 @dataclass(frozen=True, kw_only=True)
 class GeneratorSettings:
     """The generator's phase. ``steps``: of sequential training; a joint point gets as many as its compute allows.
-    ``draws``: noise levels drawn for every caption, which needs the flow objective."""
+    ``draws``: noise levels drawn for every caption, which needs the flow objective. ``backbone_lr``: of the backbone in
+    joint training; null takes ``lr``."""
 
     steps: int = 2000
     batch: int = 48
     draws: int = 1
     lr: float = 1e-3
+    backbone_lr: float | None = None
     ema_decay: float = 0.998
 
 
@@ -164,9 +166,9 @@ class StudySettings:
         for group in ("vision", "understanding", "texts", "autoencoder", "features", "generator"):
             for name, value in dataclasses.asdict(getattr(self, group)).items():
                 least = 0 if group == "texts" or name in ("edits", "imagined", "ceiling_scenes") else 1
-                if name == "lr":
-                    if not 0 < value < 1:
-                        yield f"{group}.lr {value} is out of range: greater than 0, less than 1"
+                if name in ("lr", "backbone_lr"):
+                    if value is not None and not 0 < value < 1:
+                        yield f"{group}.{name} {value} is out of range: greater than 0, less than 1"
                 elif name == "ema_decay":
                     if not 0 <= value < 1:
                         yield f"{group}.ema_decay {value} is out of range: 0 or more, less than 1"

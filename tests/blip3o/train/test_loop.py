@@ -362,3 +362,38 @@ def test_every_tensor_of_a_batch_is_moved():
     moved = to_device(batch, torch.device("meta"))
     assert moved[0].value[0].is_meta and moved[1]["x"][0].is_meta and moved[2].left.is_meta
     assert moved[0].ids == ["a"] and moved[0].value[1] == 3 and moved[2].right is None
+
+
+def test_a_share_of_the_rate_scales_what_its_parameters_move(tmp_path):
+    """AdamW without decay: in the first step every weight moves by the rate, whatever its gradient."""
+
+    class Shared(Regression):
+        def rate_share(self, name):
+            return 0.25 if name.startswith("model.0.") else 1.0
+
+    config = dataclasses.replace(CONFIG, steps=1, warmup_steps=0, weight_decay=0.0, clip_norm=1e9, ema_decay=0.0)
+    moved = {}
+    for kind in (Regression, Shared):
+        stage = kind()
+        before = {key: value.clone() for key, value in stage.model.state_dict().items()}
+        fit(stage, config, tmp_path / kind.__name__)
+        after = stage.model.state_dict()
+        moved[kind] = {key: (after[key] - before[key]).abs().mean().item() for key in before}
+    for key, whole in moved[Regression].items():
+        share = 0.25 if key.startswith("0.") else 1.0
+        assert moved[Shared][key] == pytest.approx(share * whole, rel=1e-3) and whole > 0
+
+
+def test_shares_of_the_rate_survive_a_kill(tmp_path):
+    class Shared(Regression):
+        def rate_share(self, name):
+            return 0.25 if name.startswith("model.0.") else 1.0
+
+    whole, cut = Shared(), Shared(broken_at=2)
+    fit(whole, CONFIG, tmp_path / "whole")
+    with pytest.raises(TrainingDiverged):
+        fit(cut, dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "cut")
+    again = Shared()
+    fit(again, dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path / "cut")
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[key])
