@@ -71,7 +71,7 @@ class NanoRecipe:
     cache_shards: int = 12
     generator: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=60000, lr=1e-3, warmup_steps=100, ema_decay=0.9995, seed=12
+            steps=60000, lr=2e-3, warmup_steps=100, ema_decay=0.9995, seed=12
         )
     )
     alignment: LoopConfig = field(
@@ -96,7 +96,7 @@ class NanoRecipe:
     condition_shards: int = 12
     turn_shards: int = 12
     generator_captions: int = 120
-    generator_turns: int = 24
+    generator_turns: int = 36
     generator_prompt_share: float = 0.75
     tinted_weight: float = 2.2  # how often scenes of tinted objects are drawn: they are what is learned last
     compile: bool = True

@@ -99,8 +99,7 @@ def _refuse_unused(values: Mapping[str, Any], settings: StudySettings) -> None:
     else:
         reasons["texts"] = "with backbone fresh changes nothing: joint training sees those of the understanding phase"
     if settings.schedule == "sequential":
-        no_text = "with schedule sequential changes nothing: the generator's phase has no text loss"
-        reasons |= dict.fromkeys(("text_weight", "match", "texts"), no_text)
+        reasons["text_weight"] = "with schedule sequential changes nothing: the generator's phase has no text loss"
     for key, reason in reasons.items():
         if key in values:
             raise ImpossibleCombination(f"{key} {reason}")
@@ -160,7 +159,7 @@ def _generator(settings: StudySettings, seed: int) -> PlannedStage:
     for other in ("vision", "autoencoder", *(["understanding"] if is_pretrained else ["texts"])):
         del values[other]
     if settings.schedule == "sequential":
-        del values["text_weight"], values["match"]
+        del values["text_weight"], values["match"]  # of the joint twin
         values.pop("texts", None)
         del values["generator"]["backbone_lr"]
     start = "vision" if settings.schedule == "joint" else "understanding"

@@ -233,10 +233,8 @@ def _head_flops(settings: RecipeStudySettings, hidden: int) -> float:
 def plan_recipe_point(values: Mapping[str, Any], seed: int) -> list[PlannedStage]:
     """Settings of a point with ``model`` -> its stages."""
     settings: RecipeStudySettings = read_settings(values, RecipeStudySettings)
-    if settings.schedule == "sequential":
-        for key in ("text_weight", "match"):
-            if key in values:
-                raise ImpossibleCombination(f"{key} with schedule sequential changes nothing")
+    if settings.schedule == "sequential" and "text_weight" in values:
+        raise ImpossibleCombination("text_weight with schedule sequential changes nothing: it has no text loss")
     plan = recipe_budget(settings)
     last = round(settings.instruction_share * plan.steps)
     shares = [("generator", plan.steps - last), *([("instruction", last)] if last else [])]

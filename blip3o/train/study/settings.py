@@ -87,13 +87,13 @@ class FeatureSettings:
 class GeneratorSettings:
     """The generator's phase. ``steps``: of sequential training; a joint point gets as many as its compute allows.
     ``draws``: noise levels drawn for every caption, which needs the flow objective. ``backbone_lr``: of the backbone in
-    joint training; null takes ``lr``."""
+    joint training, which knows something already; null takes ``lr``."""
 
     steps: int = 2000
     batch: int = 48
     draws: int = 1
-    lr: float = 1e-3
-    backbone_lr: float | None = None
+    lr: float = 3e-3
+    backbone_lr: float | None = 3e-4
     ema_decay: float = 0.998
 
 
@@ -133,7 +133,7 @@ class StudySettings:
     text_weight: float = 1.0
     instruction_share: float = 0.0
     match: Match = "flops"
-    backbone: Backbone = "fresh"
+    backbone: Backbone = "pretrained"
     parts: str = "nano"
     world: str = "easy"
     shared_seed: int | None = 0

@@ -29,14 +29,15 @@ def ids(values, seed=0):
 
 
 def test_stages_are_shared_between_points_and_seeds():
-    flow, mse, vae = ids({}), ids({"objective": "mse"}), ids({"target": "vae"})
+    fresh = {"backbone": "fresh"}
+    flow, mse, vae = ids(fresh), ids({**fresh, "objective": "mse"}), ids({**fresh, "target": "vae"})
     assert flow["understanding"] == mse["understanding"] == vae["understanding"]
     assert flow["features"] == mse["features"] != vae["features"]
     assert len({flow["generator"], mse["generator"], vae["generator"]}) == 3
-    other = ids({}, seed=1)
+    other = ids(fresh, seed=1)
     assert other["understanding"] == flow["understanding"]
     assert other["generator"] != flow["generator"]
-    longer = ids({"understanding": {"steps": 7}})
+    longer = ids({**fresh, "understanding": {"steps": 7}})
     assert longer["vision"] == flow["vision"] and longer["generator"] != flow["generator"]
 
 
@@ -82,7 +83,7 @@ def test_the_arithmetic_of_a_point_is_what_its_last_stage_recorded(tmp_path):
     assert training.flops_of(tmp_path) == {}
     totals = {}
     for schedule in ("sequential", "joint"):
-        plan = budget(read_settings({"schedule": schedule}, StudySettings))
+        plan = budget(read_settings({"schedule": schedule, "backbone": "fresh"}, StudySettings))
         write_json(tmp_path / training.DONE, {"info": {"budget": plan.to_dict()}})
         phases = training.flops_of(tmp_path)
         assert set(phases) == ({"generator"} if schedule == "joint" else {"understanding", "generator"})
@@ -102,7 +103,7 @@ def test_changed_parts_are_refused_before_training(tmp_path):
 
 
 def test_a_stage_reports_while_it_runs_and_is_read_when_it_is_done(tmp_path):
-    spec = training.plan_stages({"vision": {"steps": 2, "batch": 2}}, 0)[0]
+    spec = training.plan_stages({"backbone": "fresh", "vision": {"steps": 2, "batch": 2}}, 0)[0]
     seen = []
     result = training.train_stage(spec, tmp_path / spec.id, tmp_path, seen.append)
     assert result.compute.steps == 2 and result.compute.images == 4 and result.parameters > 0
@@ -125,7 +126,7 @@ def test_a_shipped_sweep_can_be_planned(name):
     plan = plan_sweep(name)
     assert plan.points and not plan.left_out
     if name == "ablation":
-        assert len(plan.points) == 18 and len(plan.stages) == 1 + 1 + 1 + 2 + 18
+        assert len(plan.points) == 18 and len(plan.stages) == 1 + 1 + 2 + 18
     if name.startswith("ablation"):
         cells = {tuple(point.values.values()) for point in plan.points}
         assert len(cells) == 6

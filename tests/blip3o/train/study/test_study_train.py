@@ -29,6 +29,7 @@ from blip3o.train.study.settings import read_settings
 
 SMALL = {
     "compile": False,
+    "backbone": "fresh",
     "understanding": {"steps": 2, "scenes": 1, "edits": 0, "texts": 1, "imagined": 0},
     "features": {"scenes": 128, "ceiling_scenes": 0},
     "generator": {"steps": 4, "batch": 4},
