@@ -71,7 +71,7 @@ class NanoRecipe:
     cache_shards: int = 12
     generator: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=60000, lr=2e-3, warmup_steps=100, ema_decay=0.9995, seed=12
+            steps=60000, lr=1e-3, warmup_steps=100, ema_decay=0.9995, seed=12
         )
     )
     alignment: LoopConfig = field(
