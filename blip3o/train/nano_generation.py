@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,28 +111,17 @@ class NanoGeneration(NanoPerception):
         self, edits: int, dialogues: int, skipped: int = 0, with_features: bool = True
     ) -> tuple[EditPairs, Dialogues]:
         """Edits and dialogues that end in a picture, rows a step; ``skipped``: scenes that other stages saw."""
-        tokenizer = self.tokenizer()
-        target = self.target().eval() if with_features else None
+        shared: dict[str, Any] = {
+            "split": "train",
+            "config": self.world,
+            "tokenizer": self.tokenizer(),
+            "n_image_tokens": IMAGE_TOKENS,
+            "features_of": self.target().eval() if with_features else None,
+        }
+        share = self.recipe.reconstruct_share
         return (
-            EditPairs(
-                "train",
-                self.world,
-                tokenizer,
-                edits,
-                IMAGE_TOKENS,
-                first=50_000_000 + skipped,
-                repeat_share=self.recipe.reconstruct_share,
-                features_of=target,
-            ),
-            Dialogues(
-                "train",
-                self.world,
-                tokenizer,
-                dialogues,
-                IMAGE_TOKENS,
-                first=60_000_000 + skipped,
-                features_of=target,
-            ),
+            EditPairs(batch_size=edits, first=50_000_000 + skipped, repeat_share=share, **shared),
+            Dialogues(batch_size=dialogues, first=60_000_000 + skipped, **shared),
         )
 
     def alignment(self) -> Blip3oModel:

@@ -132,18 +132,23 @@ def draw(done: dict[str, Any], path: Path) -> None:
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
     for ax, axis in zip(axes, ("guidance", "steps"), strict=True):
         rows = sorted((float(k.partition("=")[2]), v) for k, v in done.items() if k.startswith(f"{axis}="))
-        xs = [x for x, _ in rows]
-        for tag in TAGS:
-            ax.plot(xs, [v["tags"][tag] for _, v in rows], linewidth=0.9, alpha=0.7, label=tag.replace("_", " "))
-        ax.plot(xs, [v["overall"] for _, v in rows], color="black", linewidth=2, marker="o", label="overall")
-        for x, v in rows:
-            if v["ci95"]:
-                ax.plot([x, x], v["ci95"], color="black")
+        draw_tags(ax, rows)
         ax.axhline(done["own"]["overall"], color="grey", linewidth=0.8, linestyle="--")
         ax.set(xlabel=axis, ylim=(0, 1))
     axes[0].set_ylabel("right of held-out scenes")
     axes[1].legend(frameon=False, fontsize=8, ncols=2)
     save(fig, path)
+
+
+def draw_tags(ax: Any, rows: list[tuple[float, dict[str, Any]]]) -> None:
+    """A line for each tag, and a heavy one with intervals for overall. rows: (place on the axis, figure)."""
+    xs = [x for x, _ in rows]
+    for tag in TAGS:
+        ax.plot(xs, [v["tags"][tag] for _, v in rows], linewidth=0.9, alpha=0.7, label=tag.replace("_", " "))
+    ax.plot(xs, [v["overall"] for _, v in rows], color="black", linewidth=2, marker="o", label="overall")
+    for x, v in rows:
+        if v["ci95"]:
+            ax.plot([x, x], v["ci95"], color="black")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curves_of_nano import figure_of, scenes_of, verdicts
-from nano_pictures import TAGS
+from curves_of_nano import draw_tags, figure_of, scenes_of, verdicts
 from quality_of_nano import save
 
 from blip3o import Blip3oPipeline
@@ -196,13 +195,8 @@ def draw(done: dict[str, Any], path: Path) -> None:
     }
     fig, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained", sharey=True)
     for ax, (label, rows) in zip(axes, panels.items(), strict=True):
+        draw_tags(ax, rows)
         xs = [x for x, _ in rows]
-        for tag in TAGS:
-            ax.plot(xs, [v["tags"][tag] for _, v in rows], linewidth=0.9, alpha=0.7, label=tag.replace("_", " "))
-        ax.plot(xs, [v["overall"] for _, v in rows], color="black", linewidth=2, marker="o", label="overall")
-        for x, v in rows:
-            if v["ci95"]:
-                ax.plot([x, x], v["ci95"], color="black")
         ax.set(xlabel=label, xscale="log", ylim=(0, 1))
         ax.set_xticks(xs, [f"{x / 1e6:.1f} M" if x > 1e5 else f"{x:,}" for x in xs])
         ax.minorticks_off()
