@@ -39,9 +39,7 @@ class Question:
 def questions(scene: Scene, seed: int = 0) -> list[Question]:
     """All questions of a scene, in a fixed order; ``seed`` varies wording and wrong answers."""
     draw = Stream("questions", seed, scene.split, scene.index, *scene.stickers)
-    groups: dict[str, list[Sticker]] = {}
-    for s in scene.stickers:
-        groups.setdefault(s.class_name, []).append(s)
+    groups = by_class(scene)
     result: list[Question] = []
     pairs: list[
         tuple[str, str, str]
@@ -124,6 +122,14 @@ def _color(
     )
     question = f"Which color {'does' if n == 1 else 'do'} the {noun} have?"
     result.append(_choice(draw, question, "color", color, draw.sample(others, 3)))
+
+
+def by_class(scene: Scene) -> dict[str, list[Sticker]]:
+    """The objects of each class, in the order in which the prompt mentions them."""
+    groups: dict[str, list[Sticker]] = {}
+    for sticker in scene.stickers:
+        groups.setdefault(sticker.class_name, []).append(sticker)
+    return groups
 
 
 def clear_pairs(groups: dict[str, list[Sticker]]) -> list[tuple[str, str, str]]:

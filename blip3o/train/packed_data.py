@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.prompts import ASSISTANT, SYSTEM
-from blip3o.stickers import Scene, SceneConfig, Sticker, make_scene, render
+from blip3o.stickers import Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import OPPOSITE, long_caption, prompt
 from blip3o.stickers.edits import make_edit
 from blip3o.stickers.names import CLASSES
-from blip3o.stickers.questions import Question, clear_pairs, questions
+from blip3o.stickers.questions import Question, by_class, clear_pairs, questions
 from blip3o.train.dialogue_data import Dialogues
 from blip3o.train.edit_data import vision_block
 from blip3o.train.packed_chats import PackedBatch, PackedRow, Piece, pack
@@ -41,9 +41,7 @@ def answered(question: str, answer: str) -> tuple[Piece, ...]:
 def place_probes(scene: Scene) -> list[tuple[str, str]]:
     """(probe, reply): in which half of the picture an object stands, and how one stands to another. Without these,
     questions about places stay at chance: several steps of reasoning end in one word."""
-    groups: dict[str, list[Sticker]] = {}
-    for sticker in scene.stickers:
-        groups.setdefault(sticker.class_name, []).append(sticker)
+    groups = by_class(scene)
     found = []
     for name, group in groups.items():
         if len(group) > 1:

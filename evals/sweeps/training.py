@@ -38,7 +38,7 @@ def plan_stages(settings: Mapping[str, Any], seed: int) -> Sequence[StageSpec]:
 
     Raises: ConfigError for unknown keys and values, ImpossibleError for those that cannot go together.
     """
-    from blip3o.train.study.plan import VERSION, parts_digest, plan_point
+    from blip3o.train.study.plan import VERSION, plan_point
 
     with _translated():
         planned = plan_point(settings, seed)
@@ -46,7 +46,7 @@ def plan_stages(settings: Mapping[str, Any], seed: int) -> Sequence[StageSpec]:
         for stage in planned:
             own = dict(stage.settings)
             if "parts" in own:
-                own[PARTS_KEY] = parts_digest(own["parts"], own.get("backbone", "fresh"))
+                own[PARTS_KEY] = _digest_of_parts(own)
             parents = tuple(specs[name].id for name in stage.parents)
             digest = sha256_of([VERSION, stage.name, own, stage.seed, list(parents)])[:12]
             specs[stage.name] = StageSpec(
@@ -71,7 +71,6 @@ def train_stage(
     spec: StageSpec, folder: Path, stages_root: Path, on_checkpoint: OnCheckpoint
 ) -> StageResult:
     """Train in ``folder`` or go on there; on a finished stage it only reads."""
-    from blip3o.train.study.plan import parts_digest
     from blip3o.train.study.recipes import RecipeStudySettings
     from blip3o.train.study.run import Job, run_stage
     from blip3o.train.study.settings import StudySettings, read_settings
@@ -80,7 +79,7 @@ def train_stage(
     recorded, steps = own.pop(PARTS_KEY, None), own.pop("steps_of_stage", None)
     is_recipe = "model" in own
     with _translated():
-        if recorded is not None and parts_digest(own["parts"], own.get("backbone", "fresh")) != recorded:
+        if recorded is not None and _digest_of_parts(own) != recorded:
             raise ConfigError(
                 f"stage {spec.id}: tokenizer, target, decoder or backbone in {own['parts']!r} changed since the "
                 "sweep was planned; bring them back, or start the sweep in another folder"
@@ -103,6 +102,13 @@ def train_stage(
         from blip3o.train.study.recipe_run import run_recipe_stage
 
         return _result(run_recipe_stage(spec.name, job, steps))
+
+
+def _digest_of_parts(settings: Mapping[str, Any]) -> str:
+    """sha256 of what a stage takes from its parts folder."""
+    from blip3o.train.study.plan import parts_digest
+
+    return parts_digest(settings["parts"], settings.get("backbone", "fresh"))
 
 
 def flops_of(folder: Path) -> Mapping[str, float]:

@@ -16,13 +16,12 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from blip3o.decoder import PixelDecoder, load_decoder
@@ -34,7 +33,7 @@ from blip3o.train.checkpoint import TrainState, save_tensors
 from blip3o.train.frozen_opening import FrozenOpening
 from blip3o.train.loop import Hooks, LoopConfig, TrainStage, fit
 from blip3o.train.nano_config import BACKBONE_TEXT, CLIP_CONFIG, DIT_CONFIG, IMAGE_TOKENS
-from blip3o.train.nano_parts import build_backbone, patches_for
+from blip3o.train.nano_parts import build_backbone, compile_layers, patches_for
 from blip3o.train.stages import VisionStage, freeze
 from blip3o.train.study.ceiling import measure_ceiling
 from blip3o.train.study.compute import budget
@@ -175,7 +174,8 @@ def understanding(job: Job) -> Finished:
     tokenizer = study_tokenizer(job.settings.parts)
     totals = {kind: own.steps * count for kind, count in own.rows.items()}
     rows = TextRows(job.world, tokenizer, IMAGE_TOKENS, totals, own.steps, job.seed)
-    _compile_blocks(job, backbone.model.language_model.layers)
+    if _can_compile(job):
+        compile_layers(backbone)
     stage = UnderstandingPhase(backbone, rows, patches_for(backbone))
     config = _loop(own.steps, own.lr, job.seed, ema_decay=0.995, weight_decay=0.01)
     finished = _fit(stage, config, job, own.scenes + own.edits)
@@ -241,7 +241,10 @@ def generator(job: Job) -> Finished:
         )
     else:
         freeze(model.backbone)
-    _compile_blocks(job, model.backbone.vlm.model.language_model.layers)
+    if _can_compile(job):
+        compile_layers(model.backbone.vlm)
+        if settings.head == "dit":
+            model.dit.compile(dynamic=False)
     last = round(settings.instruction_share * plan.steps)
     captions = CaptionBatches(
         job.parents["features"] / "features",
@@ -253,8 +256,6 @@ def generator(job: Job) -> Finished:
         int(tokenizer.pad_token_id),
         plan.steps - last if last else None,
     )
-    if settings.head == "dit":
-        _compile_blocks(job, [model.dit], dynamic=False)
     stage = GeneratorPhase(
         model,
         captions,
@@ -364,14 +365,9 @@ def _keep_backbone(
     return finished
 
 
-def _compile_blocks(job: Job, blocks: Iterable[nn.Module], dynamic: bool = True) -> None:
-    """Compile what repeats, where a C++ compiler is at hand."""
-    if not job.settings.compile or shutil.which("c++") is None:
-        return
-    # layers share one code object: its limit counts each layer, with and without gradients
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    for block in blocks:
-        block.compile(dynamic=dynamic)
+def _can_compile(job: Job) -> bool:
+    """What repeats is compiled where a C++ compiler is at hand."""
+    return job.settings.compile and shutil.which("c++") is not None
 
 
 def _step_folder(job: Job, step: int) -> Path:

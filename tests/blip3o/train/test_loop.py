@@ -364,13 +364,13 @@ def test_every_tensor_of_a_batch_is_moved():
     assert moved[0].ids == ["a"] and moved[0].value[1] == 3 and moved[2].right is None
 
 
+class Shared(Regression):
+    def rate_share(self, name):
+        return 0.25 if name.startswith("model.0.") else 1.0
+
+
 def test_a_share_of_the_rate_scales_what_its_parameters_move(tmp_path):
     """AdamW without decay: in the first step every weight moves by the rate, whatever its gradient."""
-
-    class Shared(Regression):
-        def rate_share(self, name):
-            return 0.25 if name.startswith("model.0.") else 1.0
-
     config = dataclasses.replace(CONFIG, steps=1, warmup_steps=0, weight_decay=0.0, clip_norm=1e9, ema_decay=0.0)
     moved = {}
     for kind in (Regression, Shared):
@@ -385,10 +385,6 @@ def test_a_share_of_the_rate_scales_what_its_parameters_move(tmp_path):
 
 
 def test_shares_of_the_rate_survive_a_kill(tmp_path):
-    class Shared(Regression):
-        def rate_share(self, name):
-            return 0.25 if name.startswith("model.0.") else 1.0
-
     whole, cut = Shared(), Shared(broken_at=2)
     fit(whole, CONFIG, tmp_path / "whole")
     with pytest.raises(TrainingDiverged):
