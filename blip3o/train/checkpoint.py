@@ -15,6 +15,7 @@ import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def frozen_digest(module: nn.Module) -> str:
 def save_training_state(
     folder: Path,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     ema: ExponentialMovingAverage,
     state: TrainState,
     config: Mapping[str, Any],
@@ -130,7 +131,7 @@ def save_training_state(
     weights = get_model_state_dict(module, options=WHOLE_ON_MAIN)
     tensors = {f"weights.{key}": value for key, value in weights.items() if key not in frozen}
     tensors |= {f"ema.{key}": whole(value) for key, value in ema.averages.items()}
-    moments = get_optimizer_state_dict(module, optimizer, options=WHOLE_ON_MAIN)
+    moments = get_optimizer_state_dict(module, optimizers, options=WHOLE_ON_MAIN)
     for name, slot in moments.get("state", {}).items():
         for key, value in slot.items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
@@ -156,7 +157,7 @@ def save_training_state(
 def load_training_state(
     folder: Path,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     ema: ExponentialMovingAverage,
     config: Mapping[str, Any],
     ignored: Sequence[str] = (),
@@ -203,7 +204,7 @@ def load_training_state(
     set_model_state_dict(module, parts["weights"], options=PARTIAL)
     for key, average in ema.averages.items():
         _copy_into(average, parts["ema"][key])
-    _load_moments(module, optimizer, parts["optimizer"])
+    _load_moments(module, optimizers, parts["optimizer"])
     return TrainState(step=header["step"], seconds=header["seconds"], data=header["data"])
 
 
@@ -220,19 +221,19 @@ def _check_names(folder: Path, module: nn.Module, weights: Mapping[str, Tensor],
 
 
 def _load_moments(
-    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
 ) -> None:
     state: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         slot, _, name = key.partition(".")
         state.setdefault(name, {})[slot] = value
-    groups = get_optimizer_state_dict(module, optimizer, options=WHOLE)["param_groups"]
+    groups = get_optimizer_state_dict(module, optimizers, options=WHOLE)["param_groups"]
     set_optimizer_state_dict(
-        module, optimizer, {"state": state, "param_groups": groups}, options=WHOLE
+        module, optimizers, {"state": state, "param_groups": groups}, options=WHOLE
     )
     # Moments share their parameter's memory layout (channels_last), which files do not keep; a step on mixed layouts
     # rounds differently.
-    for parameter, slot in optimizer.state.items():
+    for parameter, slot in chain.from_iterable(optimizer.state.items() for optimizer in optimizers):
         for key, value in slot.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 if local(value) is value:

@@ -30,6 +30,7 @@ from blip3o.train.checkpoint import (
 )
 from blip3o.train.distributed import Processes, whole
 from blip3o.train.ema import ExponentialMovingAverage
+from blip3o.train.optimizers import Optimizers, make_optimizers
 from blip3o.train.phases import PhaseTimes, phase
 from blip3o.train.run_log import Hooks, RunLog
 from blip3o.train.schedule import FREE_TO_CHANGE, LoopConfig, is_finished, learning_rate
@@ -66,7 +67,7 @@ def fast_cpu_attention() -> Iterator[None]:
 def train_step(
     stage: TrainStage,
     module: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Optimizers,
     config: LoopConfig,
     state: TrainState,
     processes: Processes,
@@ -79,7 +80,8 @@ def train_step(
     nothing behind. Raises: TrainingDiverged when a loss is not finite, on all processes.
     """
     rate = learning_rate(config, state)
-    for group in optimizer.param_groups:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
         group["lr"] = rate * group["share"]
     world, numbers = processes.world_size, {}
     first = (state.step * config.accumulation) * world + processes.rank
@@ -93,7 +95,7 @@ def train_step(
         # DDP and FSDP2 average over processes, so a process's share of the units is multiplied by their number
         scales = {key: world * value / units[key] if units[key] else 0.0 for key, value in count.items()}
         if counted is not None and index == indices[0]:
-            counted(partial(_rehearse, module, optimizer, config, batch, index, scales))
+            counted(partial(_rehearse, module, config, batch, index, scales))
         with processes.accumulating(module, is_last=index == indices[-1]):
             with phase("forward"):
                 loss, own = _forward(module, config, batch, index, scales)
@@ -106,10 +108,11 @@ def train_step(
         for key, value in own.items():
             numbers[key] = numbers.get(key, 0.0) + value / config.accumulation
     with phase("optimizer"):
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = [p for group in groups for p in group["params"]]
         norm = whole(nn.utils.clip_grad_norm_(parameters, config.clip_norm)).item()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+        module.zero_grad(set_to_none=True)
     if world > 1:
         numbers = {key: value / world for key, value in processes.sums(numbers).items()}
     samples = world * sum(len(sample_ids(batch)) for batch in batches)
@@ -125,13 +128,11 @@ def _forward(
     return loss, numbers
 
 
-def _rehearse(
-    module: nn.Module, optimizer: torch.optim.Optimizer, config: LoopConfig, *micro_batch: Any
-) -> None:
+def _rehearse(module: nn.Module, config: LoopConfig, *micro_batch: Any) -> None:
     """A micro-batch forward and backward, of which nothing is left; all processes take part."""
     loss, _ = _forward(module, config, *micro_batch)
     loss.backward()
-    optimizer.zero_grad(set_to_none=True)
+    module.zero_grad(set_to_none=True)
 
 
 def _diverged(stage: TrainStage, step: int, batch: Any, loss: float) -> str:
@@ -139,30 +140,6 @@ def _diverged(stage: TrainStage, step: int, batch: Any, loss: float) -> str:
         return f"stage '{stage.name}': the loss of another process is not finite at step {step}"
     ids = sample_ids(batch) or "unknown"
     return f"stage '{stage.name}': loss {loss} at step {step}, samples {ids}"
-
-
-def make_optimizer(stage: TrainStage, module: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW over what learns; vectors and scalars (norms, biases, gates) are not decayed.
-
-    Raises: ConfigError if nothing learns.
-    """
-    share_of = getattr(stage, "rate_share", lambda name: 1.0)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            key = share_of(name.rpartition("parts.")[2]), parameter.ndim >= 2
-            groups.setdefault(key, []).append(parameter)
-    if not groups:
-        raise ConfigError(f"stage '{stage.name}' has nothing to learn: every parameter is frozen")
-    return torch.optim.AdamW(
-        [
-            {"params": own, "weight_decay": config.weight_decay if is_decayed else 0.0, "share": share}
-            for (share, is_decayed), own in sorted(groups.items(), key=lambda group: group[0], reverse=True)
-        ],
-        lr=config.lr,
-        betas=config.betas,
-        fused=True,
-    )
 
 
 def fit(
@@ -192,13 +169,13 @@ def fit(
     for helper in getattr(stage, "frozen", ()):
         helper.to(processes.device)
     module = processes.spread(StageModule(stage), getattr(stage, "blocks", ()))
-    optimizer = make_optimizer(stage, module, config)
+    optimizers = make_optimizers(stage, module, config)
     ema = ExponentialMovingAverage(stage.modules, config.ema_decay)
     state = TrainState()
     settings = {**lasting_settings(config, processes.world_size), **(identity or {})}
     log = RunLog(stage.name, folder, config, hooks, processes)
     if (folder / TENSORS).exists():
-        state = load_training_state(folder, module, optimizer, ema, settings, FREE_TO_CHANGE)
+        state = load_training_state(folder, module, optimizers, ema, settings, FREE_TO_CHANGE)
         _restore_data(stage, state, processes)
         log.resume(state.step)
         logger.info("stage %s: resumed at step %d (%.0f s)", stage.name, state.step, state.seconds)
@@ -208,7 +185,7 @@ def fit(
     def save() -> None:
         position = getattr(stage, "data_state", None)
         state.data = [position()] if position else []
-        save_training_state(folder, module, optimizer, ema, state, settings, processes)
+        save_training_state(folder, module, optimizers, ema, state, settings, processes)
 
     def evaluate() -> None:
         if hooks.evaluate is not None:
@@ -224,7 +201,7 @@ def fit(
             last = time.monotonic()
         while not is_finished(config, state):
             counted = log.count if log.wants_count else None
-            numbers = train_step(stage, module, optimizer, config, state, processes, counted)
+            numbers = train_step(stage, module, optimizers, config, state, processes, counted)
             ema.update(state.step)
             state.step += 1
             now = time.monotonic()

@@ -1,9 +1,9 @@
 """What the backbone learns about sticker scenes, as packed conversations (``blip3o.train.packed_chats``).
 
 Per picture: every kind of question that the scene can answer, a few of them in the wordings of public benchmarks, short
-probes ("dog:" -> "yes"; "dog, left or right:" -> "left"), its description, and for some what it would show after an
-edit. Beside the pictures: the same questions about a description instead, short prompts to be imagined in full, rows of
-four pictures, and conversations.
+probes ("dog:" -> "yes"; "dog, left or right:" -> "left"; "besides the dog:" -> "a red cup"), its description, and for
+some what it would show after an edit. Beside the pictures: the same questions about a description instead, short
+prompts to be imagined in full, rows of four pictures, and conversations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from blip3o.prompts import ASSISTANT, SYSTEM
 from blip3o.stickers import Scene, SceneConfig, make_scene, render
-from blip3o.stickers.captions import OPPOSITE, long_caption, prompt
+from blip3o.stickers.captions import OPPOSITE, long_caption, phrase, prompt
 from blip3o.stickers.edits import make_edit
 from blip3o.stickers.names import CLASSES
 from blip3o.stickers.questions import Question, by_class, clear_pairs, questions
@@ -57,11 +57,23 @@ def place_probes(scene: Scene) -> list[tuple[str, str]]:
     return found
 
 
+def rest_probes(scene: Scene) -> list[tuple[str, str]]:
+    """(probe, reply): what a picture of two objects shows besides one of them. An edit keeps just that, and "remove"
+    leaves nothing else to say."""
+    groups = by_class(scene)
+    if len(groups) != 2 or any(len(group) > 1 for group in groups.values()):
+        return []
+    a, b = (group[0] for group in groups.values())
+    return [
+        (f"besides the {one.class_name}", phrase(other.class_name, other.color)) for one, other in ((a, b), (b, a))
+    ]
+
+
 class PackedConversations:
     """Batches of one split, a function of the step; the numbers of rows are of each kind.
 
-    Args: max_questions, probes, places: at most so many about one picture; ``places`` is 0 in the study of designs,
-        whose understanding phase is too short for them.
+    Args: max_questions, probes, places, rest: at most so many about one picture; the last two are 0 in the study of
+        designs, whose understanding phase is too short for them.
     """
 
     def __init__(
@@ -80,13 +92,15 @@ class PackedConversations:
         max_questions: int = 9,
         probes: int = 5,
         places: int = 0,
+        rest: int = 0,
         suffix_share: float = 0.25,
         first: int = 0,
     ) -> None:
         self.split, self.config, self.tokenizer, self.first = split, config, tokenizer, first
         self.scenes, self.edits, self.texts = scenes, edits, texts
         self.imagined, self.quartets = imagined, quartets
-        self.max_questions, self.probes, self.places = max_questions, probes, places
+        self.max_questions, self.probes = max_questions, probes
+        self.places, self.rest = places, rest
         self.suffix_share = suffix_share
         self.block = vision_block(n_image_tokens)
         self.dialogues = (
@@ -154,10 +168,10 @@ class PackedConversations:
         chosen = rng.permutation(len(asked))[: n_questions or self.max_questions]
         found = [answered(self._worded(asked[k], rng), asked[k].answer) for k in chosen]
         probes = self._probes(scene, rng)
-        if self.places:
-            about_places = place_probes(scene)
-            drawn = rng.permutation(len(about_places))[: self.places]
-            probes += [about_places[k] for k in drawn]
+        for most, found_in in ((self.places, place_probes), (self.rest, rest_probes)):
+            if most:
+                known = found_in(scene)
+                probes += [known[k] for k in rng.permutation(len(known))[:most]]
         found += [answered(f" {what}:", reply) for what, reply in probes]
         if len(scene.stickers) == 1:
             found.append(answered(str(rng.choice(NAME_IT)), scene.stickers[0].class_name))

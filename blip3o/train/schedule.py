@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from blip3o.errors import ConfigError
 from blip3o.train.checkpoint import TrainState
 from blip3o.train.distributed import Sharding
+from blip3o.train.kinds import Optimizer
 
 # Settings that decide how a run goes on and not what it learns; they may change when it is resumed.
 FREE_TO_CHANGE = ("sharding", "accumulation", "log_every", "save_every_s", "evaluate_every")
@@ -21,7 +22,8 @@ class LoopConfig:
     ``accumulation``: micro-batches of each process in a step. ``max_minutes`` ends the stage early: the learning rate
     follows the larger of the two shares (steps done, minutes used), so that a run on a slow machine still ends
     annealed. Only runs without it repeat bit for bit. ``min_lr_ratio``: floor of the cosine, as a share of ``lr``.
-    ``evaluate_every``: steps between calls of the evaluation hook, 0 for none.
+    ``evaluate_every``: steps between calls of the evaluation hook, 0 for none. ``optimizer``: see
+    :mod:`blip3o.train.optimizers`; ``betas`` are AdamW's.
     """
 
     steps: int
@@ -29,6 +31,7 @@ class LoopConfig:
     warmup_steps: int = 100
     min_lr_ratio: float = 0.05
     schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Optimizer = "adamw"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0
@@ -52,6 +55,9 @@ class LoopConfig:
                 ("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "0 to 1"),
                 ("schedule", self.schedule, self.schedule in ("cosine", "constant"),
                  "cosine or constant"),
+                ("optimizer", self.optimizer, self.optimizer in get_args(Optimizer), "adamw or muon"),
+                ("optimizer", self.optimizer, self.optimizer != "muon" or self.sharding == "ddp",
+                 "muon turns whole matrices, sharding fsdp2 cuts them; use sharding ddp"),
                 ("clip_norm", self.clip_norm, self.clip_norm > 0, "greater than 0"),
                 ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "0 or more"),
                 ("betas", self.betas, len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),

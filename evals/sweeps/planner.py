@@ -135,13 +135,15 @@ class Planner:
         self, specs: Sequence[StageSpec]
     ) -> list[tuple[str, int | None, str, Mapping[str, Any]]]:
         """(name, step, task, the task's own settings), in the order in which they are made."""
-        steps: list[int | None] = [*(specs[-1].export_at if specs else ()), None]
-        tasks: list[tuple[str, Mapping[str, Any]]] = [
-            (t.task, t.model_extra or {}) if isinstance(t, TaskSettings) else (t, {})
+        tasks = [
+            t if isinstance(t, TaskSettings) else TaskSettings(task=t)
             for t in self.config.base.evaluate.tasks
         ]
         return [
-            (FINAL if step is None else f"step-{step}", step, *task) for step in steps for task in tasks
+            (FINAL if step is None else f"step-{step}", step, task.task, task.model_extra or {})
+            for step in (*(specs[-1].export_at if specs else ()), None)
+            for task in tasks
+            if step is None or task.checkpoints
         ]
 
     def _config(

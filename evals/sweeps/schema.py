@@ -40,6 +40,12 @@ class TaskSettings(_Section):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     task: str = Field(min_length=1, description="registered name")
+    checkpoints: bool = Field(
+        True,
+        strict=True,
+        exclude_if=bool,  # folders of sweeps from before it was there stay the same sweeps
+        description="false: scored at the end alone, not at the checkpoints of `at`",
+    )
 
 
 class Evaluate(_Section):
@@ -180,12 +186,19 @@ def check_base(config: SweepConfig, source: Source, problems: list[str]) -> Swee
         if name in tasks:
             problems.append(f"{source.place(*path)}: base.evaluate.tasks names {name} twice")
         elif isinstance(task, TaskSettings):
-            tasks[name] = TaskSettings(task=name, **sound(task.model_extra or {}, *path))
+            tasks[name] = TaskSettings(
+                task=name, checkpoints=task.checkpoints, **sound(task.model_extra or {}, *path)
+            )
         else:
             tasks[name] = task
     if evaluate.at and not is_trained:
         problems.append(
             f"{source.place('base', 'evaluate', 'at')}: base.evaluate.at: points without training have no checkpoints"
+        )
+    elif evaluate.at and not any(isinstance(t, str) or t.checkpoints for t in evaluate.tasks):
+        problems.append(
+            f"{source.place('base', 'evaluate', 'at')}: base.evaluate.at: every task says `checkpoints: false`, so "
+            "there is nothing to score there; leave `at` out, or let a task be scored at checkpoints"
         )
     if len(set(config.seeds)) < len(config.seeds):
         problems.append(f"{source.place('seeds')}: seeds: a seed stands twice in {shown(config.seeds)}")

@@ -34,7 +34,8 @@ from blip3o.pipeline import Blip3oPipeline
 from blip3o.train.checkpoint import TrainState
 from blip3o.train.distributed import Processes
 from blip3o.train.hardware import peak_tflops
-from blip3o.train.loop import fast_cpu_attention, make_optimizer, train_step
+from blip3o.train.loop import fast_cpu_attention, train_step
+from blip3o.train.optimizers import make_optimizers
 from blip3o.train.phases import PhaseTimes
 from blip3o.train.recipe import TrainRecipe, recipe_from_dict
 from blip3o.train.recipe_cache import TargetCache
@@ -166,7 +167,7 @@ def bench_stage(
             plain = pipeline.model.encode_condition
             pipeline.model.encode_condition = partial(plain, query_only_backward=False)
         module = processes.spread(StageModule(records)).train()
-        optimizer = make_optimizer(records, module, recipe.loop)
+        optimizers = make_optimizers(records, module, recipe.loop)
         state, times, flops = TrainState(), PhaseTimes(synchronize=True), 0
 
         def count(rehearsal: Callable[[], None]) -> None:
@@ -176,7 +177,7 @@ def bench_stage(
             flops = counter.get_total_flops()
 
         def step(counted: Any = None) -> None:
-            train_step(records, module, optimizer, recipe.loop, state, processes, counted)
+            train_step(records, module, optimizers, recipe.loop, state, processes, counted)
             state.step += 1
 
         with fast_cpu_attention():

@@ -266,7 +266,7 @@ def generator(job: Job) -> Finished:
         None if is_joint else FrozenOpening(model, captions.opening),
         (own.backbone_lr or own.lr) / own.lr,
     )
-    config = _loop(plan.steps, own.lr, job.seed, ema_decay=own.ema_decay)
+    config = _loop(plan.steps, own.lr, job.seed, optimizer=own.optimizer, ema_decay=own.ema_decay)
     vae = job.vae
 
     def save(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from blip3o.errors import ConfigError
 from blip3o.heads.kinds import COMBINATIONS
+from blip3o.train.kinds import Optimizer
 from blip3o.train.nano_config import DIT_CONFIG, QUERIES
 
 Target = Literal["clip", "vae"]
@@ -87,11 +88,12 @@ class FeatureSettings:
 class GeneratorSettings:
     """The generator's phase. ``steps``: of sequential training; a joint point gets as many as its compute allows.
     ``draws``: noise levels drawn for every caption, which needs the flow objective. ``backbone_lr``: of the backbone in
-    joint training, which knows something already; null takes ``lr``."""
+    joint training, which knows something already; null takes ``lr``. ``optimizer``: see blip3o.train.optimizers."""
 
     steps: int = 2000
     batch: int = 48
     draws: int = 1
+    optimizer: Optimizer = "muon"
     lr: float = 3e-3
     backbone_lr: float | None = 3e-4
     ema_decay: float = 0.998
@@ -172,7 +174,7 @@ class StudySettings:
                 elif name == "ema_decay":
                     if not 0 <= value < 1:
                         yield f"{group}.ema_decay {value} is out of range: 0 or more, less than 1"
-                elif value < least:
+                elif name != "optimizer" and value < least:
                     yield f"{group}.{name} {value} is out of range: at least {least}"
         shares = self.mixture.shares
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:

@@ -7,13 +7,13 @@ import torch
 
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.stickers import SceneConfig, make_scene, render
-from blip3o.stickers.captions import long_caption
+from blip3o.stickers.captions import article, long_caption
 from blip3o.stickers.edits import make_edit
 from blip3o.stickers.scenes import Placement, Sticker
 from blip3o.stickers.sprites import sprites
 from blip3o.train.nano_parts import scale_picture_tokens
 from blip3o.train.packed_chats import PackedBatch, PackedRow, pack, packed_loss, packed_states
-from blip3o.train.packed_data import USER, PackedConversations, answered, place_probes
+from blip3o.train.packed_data import USER, PackedConversations, answered, place_probes, rest_probes
 from blip3o.train.world_data import to_pixels
 from blip3o.vision.preprocess import qwen_patches
 
@@ -140,6 +140,27 @@ def test_probes_tell_halves_and_relations_by_the_places_of_the_objects(at, expec
 def test_objects_that_stand_more_than_once_are_not_asked_for_their_place():
     counted = next(s for s in map(scene, range(200)) if s.kind == "counting")
     assert place_probes(counted) == []
+
+
+def test_a_probe_asks_for_what_a_picture_of_two_shows_besides_one():
+    pair = next(s for s in map(scene, range(200)) if s.kind == "color_attr")
+    a, b = pair.stickers
+    assert rest_probes(pair) == [
+        (f"besides the {a.class_name}", f"{article(b.color)} {b.class_name}"),
+        (f"besides the {b.class_name}", f"{article(a.color)} {a.class_name}"),
+    ]
+    plain = next(s for s in map(scene, range(200)) if s.kind == "two_object")
+    assert {reply for _, reply in rest_probes(plain)} == {article(s.class_name) for s in plain.stickers}
+    for kind in ("counting", "single_object"):
+        assert rest_probes(next(s for s in map(scene, range(200)) if s.kind == kind)) == []
+
+
+@pytest.mark.parametrize("rest", [0, 2])
+def test_rest_probes_join_what_else_is_asked(nano, rest):
+    tokenizer, _, _ = nano
+    rows = {"scenes": 12, "edits": 0, "texts": 1, "imagined": 0, "quartets": 0, "dialogues": 0}
+    batch = PackedConversations("train", SceneConfig.level("easy"), tokenizer, 16, rest=rest, **rows)(0)[0]
+    assert ("besides the " in tokenizer.decode(batch.input_ids.flatten())) == bool(rest)
 
 
 def test_place_probes_join_what_else_is_asked(nano):

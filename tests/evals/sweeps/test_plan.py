@@ -46,6 +46,21 @@ def test_the_end_is_evaluated_once_unless_it_has_settings_of_its_own(planned) ->
     ]  # fmt: skip
 
 
+def test_a_task_may_be_scored_at_the_end_alone(planned) -> None:
+    tasks = ["geneval", {"task": "vqa_stickers", "limit": 12, "checkpoints": False}]
+    made = planned(evaluate={"tasks": tasks, "at": [1]}).points[0].evaluations
+    assert [(e.name, e.task) for e in made] == [
+        ("step-1", "geneval"), ("final", "geneval"), ("final", "vqa_stickers"),
+    ]  # fmt: skip
+    assert "checkpoints" not in made[-1].config
+    with pytest.raises(ConfigError, match="every task says `checkpoints: false`"):
+        planned(evaluate={"tasks": tasks[1:], "at": [1]})
+    # who does not use it has the definition, and so the folder, of before
+    used, unused = ({"task": "geneval", "checkpoints": c} for c in (False, True))
+    kept = [planned(evaluate={"tasks": [t]}).definition["base"]["evaluate"]["tasks"][0] for t in (used, unused)]
+    assert ["checkpoints" in task for task in kept] == [True, False]
+
+
 def test_seeds_reach_training_and_evaluation_unless_the_base_says_otherwise(planned) -> None:
     made = planned(seeds=[3, 4])
     assert [p.evaluations[0].config["seed"] for p in made.points[:2]] == [3, 4]
