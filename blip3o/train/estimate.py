@@ -2,7 +2,7 @@
 
 Arithmetic is counted by torch over one real training step of the model (multiply-adds as two operations); time is
 arithmetic over ``peak`` times ``share``, the part of the hardware's peak that a run reaches. Memory counts what is
-certain (weights, gradients, AdamW's moments, averages); activations come on top.
+certain (weights, gradients, the optimizers' moments, averages); activations come on top.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blip3o.config import Blip3oConfig
 from blip3o.presets import PRESETS, released_config_values
+from blip3o.train.optimizers import linear_weights
 from blip3o.train.recipe import TrainRecipe
 from blip3o.train.records_stage import learn_only
 from blip3o.unified import Blip3oModel
@@ -67,8 +68,11 @@ def estimate(
     frozen = sum(sizes.values()) - learned
     target = _target_encoder(recipe)
     frozen_bytes = 2 if recipe.frozen_dtype == "bfloat16" else 4
-    # master weights, gradients, two moments and averages, each in float32
-    state = learned * 4 * 5 + frozen * frozen_bytes
+    # Muon keeps one moment, AdamW two
+    turned = linear_weights(model) if recipe.loop.optimizer == "muon" else set()
+    moments = 2 * learned - sum(p.numel() for p in turned if p.requires_grad)
+    # master weights, gradients, averages and moments, each in float32
+    state = (3 * learned + moments) * 4 + frozen * frozen_bytes
     encoder = sum(p.numel() for p in target.parameters()) * frozen_bytes if target else 0
     if recipe.loop.sharding == "fsdp2":
         state /= processes

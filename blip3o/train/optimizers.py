@@ -29,7 +29,7 @@ def make_optimizers(stage: TrainStage, module: nn.Module, config: LoopConfig) ->
     Raises: ConfigError if nothing learns.
     """
     share_of: Callable[[str], float] = getattr(stage, "rate_share", lambda name: 1.0)
-    turned = _linear_weights(module) if config.optimizer == "muon" else set()
+    turned = linear_weights(module) if config.optimizer == "muon" else set()
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -49,7 +49,7 @@ def make_optimizers(stage: TrainStage, module: nn.Module, config: LoopConfig) ->
     return found
 
 
-def _linear_weights(module: nn.Module) -> set[nn.Parameter]:
-    """Of linear layers, without those that an embedding shares."""
+def linear_weights(module: nn.Module) -> set[nn.Parameter]:
+    """What Muon moves: weights of linear layers, without those that an embedding shares."""
     embeddings = {m.weight for m in module.modules() if isinstance(m, nn.Embedding)}
     return {m.weight for m in module.modules() if isinstance(m, nn.Linear)} - embeddings

@@ -329,3 +329,9 @@ def test_released_recipes_hold_the_released_settings_and_are_estimated(monkeypat
     assert 10e12 < found.flops_per_sample < 13e12
     alone = estimate(dataclasses.replace(pretrain), processes=1)
     assert alone.memory_gb_per_process > 4 * found.memory_gb_per_process / 2
+    whole, turned = (
+        estimate(dataclasses.replace(pretrain, loop=dataclasses.replace(pretrain.loop, optimizer=name, sharding="ddp")))
+        for name in ("adamw", "muon")
+    )
+    saved = whole.memory_gb_per_process - turned.memory_gb_per_process  # one moment of what is linear, nearly all
+    assert 0.99 * 4 * found.learned < saved * 1e9 < 4 * found.learned
