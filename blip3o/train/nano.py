@@ -44,7 +44,7 @@ class NanoTrainer(NanoGeneration):
             batch_size=32,
             prompts=PROMPTS.to_dict(),
             understanding=asdict(Understanding(size_px=self.world.size_px, mean=half, std=half)),
-            version="3",
+            version="4",
             licence="Apache-2.0",
             modes=("ask", "generate", "reconstruct", "edit", "chat"),
         )

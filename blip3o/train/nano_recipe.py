@@ -54,6 +54,7 @@ class NanoRecipe:
             "quartets": 2,
             "dialogues": 4,
             "places": 6,
+            "rest": 2,
         }
     )
     autoencoder: LoopConfig = LOOP
@@ -71,23 +72,24 @@ class NanoRecipe:
     cache_shards: int = 12
     generator: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=60000, lr=1e-3, warmup_steps=100, ema_decay=0.9995, seed=12
+            steps=60000, lr=1.5e-3, optimizer="muon", warmup_steps=100, ema_decay=0.9995, seed=12
         )
     )
     alignment: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=1500, lr=6e-4, warmup_steps=30, weight_decay=0.01, ema_decay=0.995, seed=22
+            steps=1500, lr=1e-3, optimizer="muon", warmup_steps=30, weight_decay=0.01, ema_decay=0.995, seed=22
         )
     )
     alignment_rows: dict[str, int] = field(
         default_factory=lambda: {
-            "scenes": 6,
-            "edits": 2,
-            "texts": 3,
+            "scenes": 5,
+            "edits": 6,
+            "texts": 2,
             "imagined": 2,
             "quartets": 1,
             "dialogues": 2,
-            "places": 4,
+            "places": 3,
+            "rest": 2,
         }
     )
     alignment_captions: int = 16
