@@ -19,7 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from blip3o.answering.prompts import PromptBuilder
 from blip3o.answering.questions import Question
 from blip3o.pipeline import Blip3oPipeline
-from blip3o.stickers import SceneConfig, make_scene, render
+from blip3o.stickers import COLORS, SceneConfig, make_scene, render
+from tasks.understanding.stickers_words import classes_named
 
 MODELS = ("tiny", "nano")
 CAPTIONS = ("a photo of a dog", "a photo of three yellow benchs and a clock", "a cup")
@@ -116,9 +117,17 @@ def test_nano_saved_is_nano_loaded(tmp_path: Path) -> None:
     assert pipe.ask(scenes()[0], words) == loaded.ask(scenes()[0], words)
 
 
+def told(text: str) -> tuple[list[str], set[str]]:
+    """What a description says, whichever of the equally good wordings it says it in."""
+    facts = {*COLORS, "left", "right", "top", "bottom", "middle", "large", "usual"}
+    return list(dict.fromkeys(classes_named(text))), facts & set(text.replace(".", " ").split())
+
+
 def test_nano_answers_in_half_precision_nearly_always_alike() -> None:
     words = ["What color is it?", "Describe the image."]
     images = [picture for picture in scenes() for _ in words]
     exact, low = (load("nano", d).ask_batch(images, words * 12) for d in (torch.float32, torch.bfloat16))
-    same = sum(a == b for a, b in zip(exact, low, strict=True))
+    assert all(exact) and len(set(exact[1::2])) > 6
+    same = sum(a == b for a, b in zip(exact[::2], low[::2], strict=True))
+    same += sum(told(a) == told(b) for a, b in zip(exact[1::2], low[1::2], strict=True))
     assert same >= 20, f"{same} of 24 answers are the same"
