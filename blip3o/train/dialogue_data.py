@@ -1,8 +1,9 @@
 """Conversations about sticker scenes as training batches: text and pictures both ways.
 
-A conversation draws or shows a picture, asks about it, edits it, and asks again. It is cut after a random turn; what
-is learned is every answer in text, the image start token where a picture follows, and that picture itself. Pictures of
-earlier turns are shown to the vision tower whoever made them, as ``blip3o.dialogue`` does at inference.
+A conversation draws or shows a picture, asks about it, edits it or wishes for another one, and asks again. It is cut
+after a random turn; what is learned is every answer in text, the image start token where a picture follows, and that
+picture itself. Pictures of earlier turns are shown to the vision tower whoever made them, as ``blip3o.dialogue`` does at
+inference.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from blip3o.prompts import ASSISTANT, TURN_END, Prompts, user_turn
-from blip3o.stickers import Scene, SceneConfig, render
+from blip3o.stickers import Scene, SceneConfig, make_scene, render
 from blip3o.stickers.captions import prompt
 from blip3o.stickers.edits import EDIT_KINDS, make_edit
 from blip3o.stickers.questions import questions
@@ -47,6 +48,7 @@ class Dialogues:
     The text batch holds every conversation with its learned answers; the picture batch those
     that end in a picture (``GenerationStage`` through ``edit_data.condition_of``).
     Args: max_questions: between two pictures. draw_first: share that begins with a drawn, not a shown, picture.
+        another: share whose later picture has nothing to do with the first; without such, every wish is taken for an edit.
     """
 
     def __init__(
@@ -60,13 +62,14 @@ class Dialogues:
         first: int = 0,
         max_questions: int = 2,
         draw_first: float = 0.5,
+        another: float = 0.35,
         kinds: tuple[str, ...] = EDIT_KINDS,
         prompts: Prompts = PROMPTS,
         features_of: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.split, self.config, self.tokenizer = split, config, tokenizer
         self.batch_size, self.first, self.kinds = batch_size, first, kinds
-        self.max_questions, self.draw_first = max_questions, draw_first
+        self.max_questions, self.draw_first, self.another = max_questions, draw_first, another
         self.prompts, self.features_of = prompts, features_of
         self.block = vision_block(n_image_tokens)
 
@@ -122,8 +125,13 @@ class Dialogues:
         else:
             first, *more = self._questions(pair.source, rng, 1)
             turns = [_Turn(first.words, (pair.source,), first.answer), *more]
-        turns.append(_Turn(pair.instruction, drawn=pair.target))
-        turns += self._questions(pair.target, rng, 0)
+        if rng.random() < self.another:
+            drawn = make_scene(self.split, index, self.config)
+            turns.append(_Turn(self.prompts.wish(prompt(drawn)), drawn=drawn))
+        else:
+            drawn = pair.target
+            turns.append(_Turn(pair.instruction, drawn=drawn))
+        turns += self._questions(drawn, rng, 0)
         return turns[: int(rng.integers(1, len(turns) + 1))]
 
     def _questions(self, scene: Scene, rng: np.random.Generator, least: int) -> list[_Turn]:

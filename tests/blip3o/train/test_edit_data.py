@@ -10,6 +10,7 @@ from blip3o.dialogue import Turn
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.prompts import RECONSTRUCT, Prompts
 from blip3o.stickers import SceneConfig, render
+from blip3o.stickers.captions import prompt
 from blip3o.train.dialogue_data import Dialogues, learned_texts
 from blip3o.train.edit_data import EditPairs, condition_of
 from blip3o.train.stages import GenerationStage
@@ -114,12 +115,23 @@ def test_conversations_mix_text_and_pictures(pipe) -> None:
     assert set(places.sum(dim=1).tolist()) <= {0, TOKENS}
 
 
-def test_a_conversation_has_the_tokens_that_the_dialogue_gives_it(pipe) -> None:
-    # A row that edits a drawn picture, turn by turn through the dialogue.
+@pytest.mark.parametrize("another", [0.0, 1.0])
+def test_the_later_picture_of_a_conversation_is_an_edit_of_the_first_or_another_one(pipe, another) -> None:
+    builder = talks(pipe, 40, draw_first=1.0, max_questions=0, another=another)
+    later = [talk[1] for talk in builder._talks(0) if len(talk) > 1]
+    wishes = [turn.words.startswith(builder.prompts.generate.format(caption="")) for turn in later]
+    assert len(later) > 10 and wishes == [bool(another)] * len(later)
+    if another:
+        assert all(prompt(turn.drawn) in turn.words for turn in later)
+
+
+@pytest.mark.parametrize("another", [0.0, 1.0])
+def test_a_conversation_has_the_tokens_that_the_dialogue_gives_it(pipe, another) -> None:
+    # A row that goes on from a drawn picture, turn by turn through the dialogue.
     from PIL import Image
 
     prompts = Prompts(is_closed=False)
-    builder = talks(pipe, 1, draw_first=1.0, max_questions=0, prompts=prompts)
+    builder = talks(pipe, 1, draw_first=1.0, max_questions=0, another=another, prompts=prompts)
     for step in range(20):
         _, pictures = builder(step)
         if pictures is not None and pictures.shown is not None:
@@ -128,10 +140,10 @@ def test_a_conversation_has_the_tokens_that_the_dialogue_gives_it(pipe) -> None:
     dialogue = Blip3oPipeline(pipe.model, pipe.tokenizer, pipe.decoder, pipe.card).chat()
     dialogue.pipeline.prompts = prompts
     drawn = Image.fromarray(render(caption[0].drawn).image)
-    wish = caption[0].words.removeprefix(prompts.generate.format(caption=""))
-    dialogue.add(Turn("user", wish, wish="draw"))
+    first, later = (turn.words.removeprefix(prompts.generate.format(caption="")) for turn in caption[:2])
+    dialogue.add(Turn("user", first, wish="draw"))
     dialogue.add(Turn("assistant", images=(drawn,), seed=1))
-    dialogue.add(Turn("user", caption[1].words, wish="edit"))
+    dialogue.add(Turn("user", later, wish="draw" if another else "edit"))
     header = pipe.inputs.encode(prompts.picture_header(), [])
     expected = pictures.input_ids[0][pictures.attention_mask[0].bool()].tolist()
     assert [*dialogue._context.ids, *header] == expected
