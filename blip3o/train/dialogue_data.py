@@ -2,8 +2,8 @@
 
 A conversation draws or shows a picture, asks about it, edits it or wishes for another one, and asks again. It is cut
 after a random turn; what is learned is every answer in text, the image start token where a picture follows, and that
-picture itself. Pictures of earlier turns are shown to the vision tower whoever made them, as ``blip3o.dialogue`` does at
-inference.
+picture itself. Pictures of earlier turns are shown to the vision tower whoever made them, as ``blip3o.dialogue`` does
+at inference.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Dialogues:
     The text batch holds every conversation with its learned answers; the picture batch those
     that end in a picture (``GenerationStage`` through ``edit_data.condition_of``).
     Args: max_questions: between two pictures. draw_first: share that begins with a drawn, not a shown, picture.
-        another: share whose later picture has nothing to do with the first; without such, every wish is taken for an edit.
+        another: share whose later picture has nothing to do with the first; without any, wishes are taken for edits.
     """
 
     def __init__(
