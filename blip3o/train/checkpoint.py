@@ -34,6 +34,7 @@ from torch.distributed.checkpoint.state_dict import (
 from blip3o.errors import Blip3oError, ConfigError, WeightsError
 from blip3o.storage import write_json
 from blip3o.train.distributed import Processes, local, whole
+from blip3o.train.optimizers import Optimizers
 
 if TYPE_CHECKING:
     from blip3o.train.ema import ExponentialMovingAverage
@@ -115,7 +116,7 @@ def frozen_digest(module: nn.Module) -> str:
 def save_training_state(
     folder: Path,
     module: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Optimizers,
     ema: ExponentialMovingAverage,
     state: TrainState,
     config: Mapping[str, Any],
@@ -157,7 +158,7 @@ def save_training_state(
 def load_training_state(
     folder: Path,
     module: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Optimizers,
     ema: ExponentialMovingAverage,
     config: Mapping[str, Any],
     ignored: Sequence[str] = (),
@@ -221,7 +222,7 @@ def _check_names(folder: Path, module: nn.Module, weights: Mapping[str, Tensor],
 
 
 def _load_moments(
-    module: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+    module: nn.Module, optimizers: Optimizers, tensors: Mapping[str, Tensor]
 ) -> None:
     state: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():

@@ -174,7 +174,7 @@ class StudySettings:
                 elif name == "ema_decay":
                     if not 0 <= value < 1:
                         yield f"{group}.ema_decay {value} is out of range: 0 or more, less than 1"
-                elif name != "optimizer" and value < least:
+                elif not isinstance(value, str) and value < least:
                     yield f"{group}.{name} {value} is out of range: at least {least}"
         shares = self.mixture.shares
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
