@@ -137,6 +137,7 @@ def train(
             click.echo(json.dumps(found.to_dict()) if as_json else describe(found))
             return
         from blip3o.train.curves import mlflow_curves
+        from blip3o.train.distributed import leave
         from blip3o.train.loop import Hooks
         from blip3o.train.run_part import run_part
         from blip3o.train.run_recipe import run_recipe
@@ -145,6 +146,7 @@ def train(
             hooks = Hooks(log=log, synchronize=profile, peak_tflops=peak_tflops)
             run = run_recipe if isinstance(settings, TrainRecipe) else run_part
             click.echo(run(settings, folder, hooks))  # type: ignore[operator]
+        leave()
     except Blip3oError as error:
         raise click.ClickException(str(error)) from error
 

@@ -8,6 +8,7 @@ CPU). In one process every method is a no-op.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
@@ -91,6 +92,18 @@ class Processes:
 
     def _reduce_device(self) -> torch.device:
         return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+
+def leave() -> None:
+    """End this process's part in a finished run; without process groups a no-op.
+
+    A process that exits with its groups open may be aborted by a worker thread of gloo that drops a tensor while the
+    interpreter ends (PyTorch pull request 179291). Only after the last collective: after an error a peer may still
+    wait for this process, and ending the group would wait for the peer.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # wrapped modules in reference cycles keep their group, and its threads, alive
+        torch.distributed.destroy_process_group()
 
 
 def local(tensor: Tensor) -> Tensor:

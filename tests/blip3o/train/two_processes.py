@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from blip3o.train.distributed import Processes, whole
+from blip3o.train.distributed import Processes, leave, whole
 from blip3o.train.loop import LoopConfig, fit
 
 CONFIG = LoopConfig(
@@ -95,3 +95,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from blip3o.train.distributed import leave
 from blip3o.train.recipe import recipe_from_dict
 from blip3o.train.run_recipe import run_recipe
 
@@ -18,3 +19,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()
