@@ -145,8 +145,8 @@ def _by_share(
     data: SweepData, cell: Cell, pictures: Mapping[str, Mapping[str, tuple[str, Path]]]
 ) -> dict[str, Mapping[str, tuple[str, Path]]]:
     """The same by percent of the last stage's steps, of which cells have different numbers."""
-    last = next((data.by_id[i].point.stages[-1] for i in cell.points if i in data.by_id), "")
-    total = data.stage_steps.get(last)
+    stages = next((data.by_id[i].point.stages for i in cell.points if i in data.by_id), ())
+    total = data.stage_steps.get(stages[-1]) if stages else None  # a sweep without training has no stages
     if not total:
         return {}
     return {

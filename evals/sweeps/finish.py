@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from evals.sweeps.schema import SweepConfig, run_layer
 
 if TYPE_CHECKING:
     from reports.tracking_sweep import Tracker
+
+log = logging.getLogger(__name__)
 
 
 def tracker(config: SweepConfig, flags: Mapping[str, Any], root: Path) -> Tracker | None:
@@ -39,14 +42,21 @@ def tracker(config: SweepConfig, flags: Mapping[str, Any], root: Path) -> Tracke
 def finish(
     folder: SweepFolder, *, has_report: bool = True, track: Tracker | None = None
 ) -> tuple[SweepTable, Path | None]:
-    """The table of what is there, and the page; writes ``table.csv`` and ``report.html``, and logs both."""
+    """The table of what is there, and the page; writes ``table.csv`` and ``report.html``, and logs both.
+
+    A page that cannot be written costs a warning, and no more: table and MLflow hold every figure without it.
+    """
     table = build(folder)
     write_csv(table)
     page = None
     if has_report:
         from reports.sweep import build as write_page
 
-        page = write_page(folder.root)
+        try:
+            page = write_page(folder.root)
+        except Exception as error:  # drawing reads a whole folder of others' files, and hours of work stand behind it
+            log.warning("no new report.html: %s: %s", type(error).__name__, error)
+            log.debug("report.html", exc_info=True)
     if track is not None:
         track.finish()
     return table, page

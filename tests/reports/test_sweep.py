@@ -237,3 +237,14 @@ def test_everything_is_inside_the_page(page):
     names = set(files_of(page))
     for file in re.findall(r'data-csv="([^"]+)"', text):
         assert file in names, file
+
+
+def test_a_sweep_without_training_has_a_page(sweep_copy):
+    definition = read_json(sweep_copy / "sweep.json")
+    definition["definition"]["base"]["train"], definition["stages"] = None, {}
+    write_json(sweep_copy / "sweep.json", definition)
+    shutil.rmtree(sweep_copy / "stages")
+    for path in sweep_copy.glob("points/*/point.json"):
+        write_json(path, {**read_json(path), "stages": []})
+    text = build(sweep_copy).read_text(encoding="utf-8")
+    assert "Contact sheets" in text and "Over training" not in text

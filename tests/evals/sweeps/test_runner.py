@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from evals.errors import ConfigMismatchError, EvalError, LockedError, UsageError
 from evals.io.locks import FileLock
 from evals.results import load
 from evals.sweeps.comparable import comparable
+from evals.sweeps.finish import finish
 from evals.sweeps.folder import LOCK, SweepFolder
 
 
@@ -178,3 +180,15 @@ def test_points_without_training_change_run_settings_only(run, tmp_path: Path) -
     assert run_1.manifest["config"]["seed"] == 1 and run_1.manifest["config"]["tracking"]["enabled"] is False
     result = folder.result("guidance_scale=1,seed=1")
     assert result.total.steps == 0 and {"geneval/overall", "vqa_stickers/accuracy"} <= set(result.metrics)
+
+
+def test_a_page_that_fails_costs_a_line(run, tmp_path: Path, monkeypatch, caplog) -> None:
+    def broken(root: Path) -> Path:
+        raise IndexError("tuple index out of range")
+
+    logged = []
+    folder = run(tmp_path / "s").folder
+    monkeypatch.setattr("reports.sweep.build", broken)
+    table, page = finish(folder, track=SimpleNamespace(finish=lambda: logged.append(True)))  # type: ignore[arg-type]
+    assert page is None and len(table.cells) == 2 and logged == [True]
+    assert (tmp_path / "s" / "table.csv").is_file() and "IndexError: tuple index out of range" in caplog.text
