@@ -37,6 +37,22 @@ def test_it_opens_without_complaint_and_fits(page_file, width, scheme, visit):
     assert page.evaluate(BROKEN) == 0
 
 
+def test_tables_fit_a_desktop_and_shade_the_edge_beyond_which_they_go_on_a_phone(page_file, visit):
+    cut = """() => [...document.querySelectorAll(".scroll")].filter((n) => n.scrollWidth > n.clientWidth + 1)
+      .map((n) => n.getAttribute("aria-label"))"""
+    page = visit(page_file, width=1280)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.locator(".effects").first.locator("th", has_text="seeds alone").count() == 1
+    assert not {"Effect of each axis", "Effect of each axis on other figures", "Training compute"} & set(
+        page.evaluate(cut)
+    )
+    page = visit(page_file, width=390)
+    shades = "(n) => getComputedStyle(n).backgroundAttachment"
+    assert "Effect of each axis" in page.evaluate(cut)
+    for place in (page.locator(".scroll").first, page.locator(".toc .wrap")):
+        assert place.evaluate(shades) == "local, local, scroll, scroll"
+
+
 def test_the_gallery_shows_every_cell_and_seed_of_a_prompt(page_file, visit):
     page = visit(page_file)
     card = page.locator("#g-grid .card").first
