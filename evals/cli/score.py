@@ -194,7 +194,9 @@ def _json_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as aligned columns; a single row as one line per key. Nested values are left to --json.
+    """Rows as aligned columns, of which a row may lack some; a single row as one line per key.
+
+    Nested values are left to --json: whether a column is nested is read off the first row that has it.
 
     A row's `result` is taken apart, and a last row of figures over all (`aggregate`) stands below.
     """
@@ -204,15 +206,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(rows) == 1:
         width = max(len(key) for key in rows[0])
         return [f"{key:<{width}}  {_cell(value)}".rstrip() for key, value in rows[0].items()]
-    columns = [key for key, value in rows[0].items() if _is_short(value)]
-    cells = [columns, *([_cell(row[key]) for key in columns] for row in rows)]
+    first: dict[str, Any] = {}
+    for row in rows:
+        for key, value in row.items():
+            first.setdefault(key, value)
+    columns = [key for key, value in first.items() if _is_short(value)]
+    cells = [columns, *([_cell(row[key]) if key in row else "" for key in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     ]
     for key in columns:
-        if all(isinstance(row[key], bool) for row in rows):
-            lines.append(f"{key}: {sum(row[key] for row in rows)} of {len(rows)}")
+        values = [row[key] for row in rows if key in row]
+        if all(isinstance(value, bool) for value in values):
+            lines.append(f"{key}: {sum(values)} of {len(values)}")
     return lines
 
 

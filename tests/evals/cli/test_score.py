@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evals.cli.score import command
+from evals.cli.score import _table, command
 from evals.errors import EvalError
 
 GOOD: dict[str, Any] = {
@@ -231,6 +231,17 @@ def test_a_file_without_lines_or_that_is_not_there_is_refused(tmp_path: Path) ->
     missing = tmp_path / "no.jsonl"
     assert "No such file" in complaint("--task", "geneval", "--detections", missing)
     assert "Is a directory" in complaint("--task", "geneval", "--detections", tmp_path)
+
+
+def test_a_table_has_the_columns_of_all_rows_whichever_comes_first(tmp_path: Path) -> None:
+    plain = {"value": 1.0, "parsed": True}
+    odd = {"value": None, "unscored": "no answer"}
+    for rows in ([plain, odd], [odd, plain]):
+        lines = _table(rows)
+        assert set(lines[0].split()) == {"value", "parsed", "unscored"}
+        texts = " ".join(lines)
+        assert "no answer" in texts and "yes" in texts
+        assert lines[-1] == "parsed: 1 of 1"
 
 
 def test_crops_that_make_no_picture_are_refused(tmp_path: Path) -> None:
