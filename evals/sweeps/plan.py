@@ -6,18 +6,20 @@ wrong is told at once. Times are estimates: training as the trainer says, evalua
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evals.config import flatten
 from evals.errors import EvalError, unknown_name
+from evals.settings.files import parse_assignment
 from evals.sweeps.api import StageSpec
 from evals.sweeps.folder import digest_of
 from evals.sweeps.grid import Grid, expand
 from evals.sweeps.planner import Planner, Workload
 from evals.sweeps.records import Point
-from evals.sweeps.schema import UNRELATED, SweepConfig, check_base
+from evals.sweeps.schema import UNRELATED, SweepConfig, TaskSettings, check_base, run_layer
 from evals.sweeps.source import Source, together
 from evals.sweeps.sweepfile import load_sweep
 
@@ -36,7 +38,10 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """``left_out``: point id -> why it cannot be. ``tasks``: name -> kind, version. ``metrics``: in printing order."""
+    """``left_out``: point id -> why it cannot be. ``tasks``: name -> kind, version. ``metrics``: in printing order.
+
+    ``notes``: what else a reader has to know before the start, a line each.
+    """
 
     config: SweepConfig
     source: Source
@@ -47,6 +52,7 @@ class SweepPlan:
     workloads: Mapping[str, Workload]
     tasks: Mapping[str, Mapping[str, str]]
     metrics: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def cells(self) -> dict[str, list[str]]:
@@ -91,7 +97,21 @@ class SweepPlan:
 def plan_sweep(name: str | Path, overrides: Sequence[str] = ()) -> SweepPlan:
     """The plan of a sweep file, or of one that ships. Raises: ConfigError with a line per problem."""
     config, source = load_sweep(name, overrides)
-    return plan(config, source)
+    return replace(plan(config, source), notes=tuple(_without_effect(config, overrides)))
+
+
+def _without_effect(config: SweepConfig, overrides: Sequence[str]) -> Iterator[str]:
+    """A line for each override of ``base.run`` that reaches no evaluation, as every task has that setting itself."""
+    tasks = [task.model_extra or {} if isinstance(task, TaskSettings) else {} for task in config.base.evaluate.tasks]
+    own = set.intersection(*({key for key, _ in flatten(run_layer(settings))} for settings in tasks))
+    given = dict(pair for text in overrides for pair in flatten(dict([parse_assignment(text)])))
+    for key in given:
+        setting = key.removeprefix("base.run.")
+        if setting != key and setting in own:
+            yield (
+                f"--set {key} changes nothing: every task of base.evaluate.tasks has its own {setting}. "
+                f"--set base.evaluate.final.{setting} holds for all of them at the end"
+            )
 
 
 def plan(config: SweepConfig, source: Source) -> SweepPlan:

@@ -33,6 +33,7 @@ def as_json(made: SweepPlan) -> dict[str, Any]:
             for p in made.points
         ],
         "left_out": dict(made.left_out),
+        "notes": list(made.notes),
         "stages": [
             {**s.spec.to_json(), "users": list(s.users), "bytes": made.stage_bytes(s)} for s in made.stages.values()
         ],
@@ -81,6 +82,7 @@ def lines(made: SweepPlan) -> list[str]:
         f"time, one job after the other: {_times(made)}",
         f"disk: about {_size(made.bytes)}, {_size(_free(default_folder(made)))} are free",
         f"folder: {default_folder(made)}",
+        *(f"note: {text}" for text in made.notes),
     ]
     return lines
 

@@ -37,6 +37,7 @@ class Watch:
         self._began = self._shown_at = time.monotonic()
         self._ended: set[str] = {i for i in self._weights if self._is_done(i)}
         self._failed: set[str] = set()
+        self._last_text = ""
         self._already = self._last_work = self._work({})
         self._last_at = self._began
 
@@ -50,6 +51,8 @@ class Watch:
         there = sum(i in self._ended for i in self._points)
         text = f"sweep {self._plan.config.name}: {len(self._points)} points"
         self._line(text + (f", {there} are there, resuming" if there else ""))
+        for note in self._plan.notes:
+            self._line(f"note: {note}")
         return self
 
     def ended(self, node: str, is_point: bool, error: str | None) -> None:
@@ -71,11 +74,12 @@ class Watch:
         if self._is_quiet or now - self._shown_at < (_TTY_EVERY_S if self._is_tty else _PLAIN_EVERY_S):
             return
         self._shown_at = now
-        text = self._text(running)
+        text, before = self._text(running), self._last_text
+        self._last_text = text
         if self._is_tty:
             self._stream.write(f"\r\x1b[2K{text[:200]}")
             self._stream.flush()
-        else:
+        elif text != before:  # a log says a thing once
             self._line(text)
 
     def _text(self, running: Mapping[str, Job | None]) -> str:

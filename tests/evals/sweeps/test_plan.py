@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evals.errors import ConfigError
+from evals.sweeps.plan import plan_sweep
+from evals.sweeps.plan_text import lines
 from evals.sweeps.planner import BYTES_PER_OUTPUT, SECONDS_PER_OUTPUT
 
 AXES = {"train.target": ["clip", "vae"], "train.objective": ["flow", "mse"], "train.schedule": ["sequential", "joint"]}
@@ -103,3 +105,11 @@ def test_the_digest_follows_what_moves_a_number_and_nothing_else(planned) -> Non
     assert planned(max_parallel=3, on_error="stop", executor="slurm", description="x").digest == digest
     others = [planned(seeds=[1]), planned(train={"steps": 4}), planned(run={"limit": 7}), planned(metrics=["geneval"])]
     assert len({digest, *(other.digest for other in others)}) == 5
+
+
+def test_an_override_that_every_task_shadows_is_noted() -> None:
+    made = plan_sweep("guidance", ["base.run.limit=24", "base.run.judge=stickers"])
+    assert made.images == 7 * 160 and len(made.notes) == 1
+    assert "--set base.run.limit changes nothing" in made.notes[0] and made.notes[0] in " ".join(lines(made))
+    made = plan_sweep("guidance", ["base.evaluate.final.limit=24"])
+    assert made.images == 7 * 24 and not made.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def test_a_quiet_watch_says_nothing(planned, tmp_path: Path) -> None:
     with Watch(made, SweepFolder(tmp_path), [made.points[0].id], is_quiet=True, stream=stream) as watch:
         watch.ended(made.points[0].id, True, None)
     assert stream.getvalue() == ""
+
+
+def test_a_log_says_nothing_twice_while_nothing_moves(planned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("evals.sweeps.watch.time.monotonic", lambda: clock[0])
+    made, stream = planned(), io.StringIO()
+    first = made.points[0].id
+    with Watch(replace(made, notes=("mind the step",)), SweepFolder(tmp_path), [first], stream=stream) as watch:
+        for _ in range(3):
+            clock[0] += 60
+            watch.tick({first: None})
+    assert stream.getvalue().splitlines() == [
+        "sweep trial: 1 points", "note: mind the step", f"sweep trial: 0/1; {first} (starts)",
+    ]  # fmt: skip
