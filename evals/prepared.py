@@ -63,7 +63,7 @@ class Prepared:
         samples = spread_evenly(self.official, task.groups, limit)
         self.findings = readymade.match(model, task, self.official, samples, per_sample)
         metrics = find_metrics(config.metrics)
-        requirements.check_metrics(task, metrics)
+        requirements.check_metrics(task, metrics, self.official)
         self.fingerprint = fingerprints.fingerprint(
             config,
             task=(task.name, task.version, task.digest()),

@@ -10,6 +10,8 @@ from blip3o.cli_options import wait_politely
 from evals.cli.settings import layers_from, settings_options, task_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from evals.runner import Run
 
 
@@ -77,7 +79,7 @@ def command(ctx: click.Context, **options: Any) -> None:
             run = prepared.run()
         except KeyboardInterrupt:
             raise EvalError("interrupted; the same command goes on from here") from None
-        show(run, options["json"])
+        show(run, options["json"], [metric.name for metric in prepared.parts.metrics])
         if run.problem is not None:
             problems.append(run.problem)
     if problems:
@@ -109,8 +111,8 @@ def set_up_logging(is_verbose: bool, is_quiet: bool) -> None:
             logger.addHandler(handler)
 
 
-def show(run: Run, as_json: bool) -> None:
-    """Print a run: one JSON object, or a table of its metrics."""
+def show(run: Run, as_json: bool, asked: Sequence[str] = ()) -> None:
+    """Print a run: one JSON object, or a table of its metrics; see `table`."""
     import json
 
     if as_json:
@@ -122,12 +124,15 @@ def show(run: Run, as_json: bool) -> None:
         what = f"{run.pending} outputs are left to other shards" if run.pending else "; ".join(run.notes)
         click.echo(f"{run.root}: this part is done; {what}")
         return
-    for line in table(run):
+    for line in table(run, asked):
         click.echo(line)
 
 
-def table(run: Run) -> list[str]:
-    """The results as lines of text: what was run, each metric with interval and n, and the caveats."""
+def table(run: Run, asked: Sequence[str] = ()) -> list[str]:
+    """The results as lines of text: what was run, each metric with interval and n, and the caveats.
+
+    A metric without a single score has no line, unless it is the headline or was `asked` for by name.
+    """
     results = run.results
     assert results is not None
     judge = results["judge"]
@@ -139,7 +144,7 @@ def table(run: Run) -> list[str]:
     width = max((len(name) for name in results["metrics"]), default=0)
     lines.append(f"{'metric':<{width}}  value   95 % interval     n")
     for number, (name, metric) in enumerate(results["metrics"].items()):
-        if number and metric["value"] is None and not metric["n"]:
+        if number and name not in asked and metric["value"] is None and not metric["n"]:
             continue  # a figure this run knows nothing about; results.json says why
         value = "-" if metric["value"] is None else f"{metric['value']:.3f}"
         interval = "{:.3f} to {:.3f}".format(*metric["ci95"]) if metric["ci95"] else "-"

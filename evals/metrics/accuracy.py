@@ -37,6 +37,11 @@ class GroupMean:
     unit: str = "fraction"
     higher_is_better: bool = True
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What it averages by name; empty for the mean of all."""
+        return () if self.group is None else (self.group,)
+
     def terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
         mine = [r for r in rows if self.group is None or r.group == self.group]
         return _terms(mine, self.detail)
@@ -44,7 +49,7 @@ class GroupMean:
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         from evals import stats
 
-        found = _collect(rows, None if self.group is None else (self.group,), self.detail)
+        found = _collect(rows, self.groups or None, self.detail)
         if not found.values:
             note = "nothing was scored" if found.rows else "no samples in this run"
             return MetricValue(

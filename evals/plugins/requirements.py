@@ -56,8 +56,10 @@ def check_judge(task: Task, judge: Judge | None) -> None:
             )
 
 
-def check_metrics(task: Task, further: Sequence[Metric]) -> None:
-    """No two figures of a run have the same name."""
+def check_metrics(
+    task: Task, further: Sequence[Metric], official: Sequence[Sample] | None = None
+) -> None:
+    """No two figures of a run have the same name, and one of groups names such as there are (if samples are given)."""
     taken = [metric.name for metric in task.metrics()]
     for metric in further:
         if metric.name in taken:
@@ -65,3 +67,11 @@ def check_metrics(task: Task, further: Sequence[Metric]) -> None:
                 f"metric {metric.name!r} is already a figure of task {task.name!r}: leave it out"
             )
         taken.append(metric.name)
+        wanted = getattr(metric, "groups", ())
+        if wanted and official is not None:
+            known = dict.fromkeys((*task.groups, *(sample.group for sample in official)))
+            for group in wanted:
+                if group not in known:
+                    raise UsageError(
+                        f"metric {metric.name!r}: task {task.name!r} has no group {group!r}; it has {', '.join(known)}"
+                    )

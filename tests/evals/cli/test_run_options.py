@@ -246,6 +246,22 @@ def test_further_metrics_are_computed_on_a_finished_run_without_making_anything_
         assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.parametrize("metric", ["group_mean:nope", "mean_of_groups:colors,nope"])
+def test_a_metric_of_a_group_that_the_task_lacks_is_refused(tmp_path: Path, metric: str) -> None:
+    refused = run_dummy(tmp_path / "y", "--metric", metric)
+    assert refused.exit_code == 2
+    assert f"metric '{metric}': task 'geneval' has no group 'nope'; it has single_object," in refused.stderr
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_metric_that_was_asked_for_has_its_line_even_without_a_score(tmp_path: Path) -> None:
+    asked = ("--metric", "group_mean:color_attr")
+    done = call("run", "--task", "geneval", "--model", "dummy", "--no-track", "--limit", "2",
+                "--output", str(tmp_path / "x"), "-q", *asked)  # fmt: skip
+    line = next(line for line in done.stdout.splitlines() if line.startswith("group_mean:color_attr"))
+    assert line.split()[1] == "-" and line.endswith("no samples in this run")
+
+
 def test_verbose_and_quiet(tmp_path: Path) -> None:
     loud = call("run", "--task", "geneval", "--model", "dummy", "--no-track", "--limit", "6",
                 "--output", str(tmp_path / "x"), "-v")  # fmt: skip
