@@ -10,6 +10,7 @@ object per output line. One that can also score by the rules of other harnesses 
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from evals.errors import InputError
 from evals.io import strict_json
 
 _SHOWN_CHARACTERS = 60
+_GZIP = b"\x1f\x8b"
 
 
 @runtime_checkable
@@ -128,8 +130,10 @@ def _is_finite_number(value: Any) -> bool:
 def read_lines(path: str | Path) -> list[Field]:
     """All lines of a JSON lines file, blank ones left out; every line must be an object.
 
-    Raises: InputError if the file cannot be read, is empty, or has a line that is not JSON. NaN and
-    Infinity are not JSON.
+    NaN and Infinity may stand in keys that nobody reads, as in figures recorded beside the answers; who
+    reads a number there is refused by `Field`.
+
+    Raises: InputError if the file cannot be read, is empty, or has a line that is not JSON.
     """
     path = Path(path)
     try:
@@ -139,6 +143,8 @@ def read_lines(path: str | Path) -> list[Field]:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         problem = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read: {problem}") from None
+    if problem := _foreign_form(raw):
+        raise InputError(f"{path}: {problem}")
     lines = []
     for number, line in enumerate(raw.split(b"\n"), start=1):
         if not line.strip():
@@ -151,8 +157,19 @@ def read_lines(path: str | Path) -> list[Field]:
     return lines
 
 
+def _foreign_form(raw: bytes) -> str | None:
+    """What the whole file is instead of lines of UTF-8; None if nothing is known against it."""
+    if raw.startswith(_GZIP):
+        return "looks gzip-compressed; unpack it first (gunzip)"
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:2]:
+        return "looks like UTF-16; save it as UTF-8"
+    if b"\r" in raw.strip() and b"\n" not in raw:
+        return "its lines end in carriage returns alone; end them in line feeds"
+    return None
+
+
 def _parse(line: bytes, where: str) -> Any:
     try:
-        return strict_json.parse(line)
+        return strict_json.parse(line, allow_constants=True)
     except strict_json.NotJsonError as error:
         raise InputError(f"{where}: not JSON: {error}") from None

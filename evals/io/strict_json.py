@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 means it: no NaN, no key twice in an object, no reader that can be made to crash.
+"""JSON as RFC 8259 means it: no key twice in an object, no NaN unless asked, no reader that can be made to crash.
 
 `json.loads` takes NaN and Infinity, keeps the last of two equal keys without a word, and raises five
 kinds of exceptions for what is not JSON. A file that can be read in two ways can lead to two numbers,
@@ -17,15 +17,17 @@ class NotJsonError(ValueError):
     """The text is not JSON; the message is the reason, without a place."""
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, *, allow_constants: bool = False) -> Any:
     """The value of UTF-8 text; a byte order mark in front is passed over.
 
+    Args: allow_constants: take NaN and Infinity, which Python's own writer writes, as floats.
     Raises: NotJsonError, one line. Numbers beyond the range of floats become infinite, as everywhere
     in Python: who needs a finite number has to ask for one.
     """
+    constant = float if allow_constants else _refuse_constant
     try:
         text = data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
+        return json.loads(text, parse_constant=constant, object_pairs_hook=_without_twins)
     except UnicodeDecodeError as error:
         problem = f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +210,7 @@ def test_a_bad_line_is_refused_with_file_and_line(
     [
         (b'{"id": ', "not JSON"),
         (b"[1]", "must be an object, got [1]"),
-        (b'{"a": NaN}', "NaN is not allowed"),
+        (b'{"a": NaN', "not JSON"),
         (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"a": ' + b"[" * 100_000, "nested too deeply"),
@@ -222,6 +224,41 @@ def test_a_line_that_is_not_a_json_object_is_refused(
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\n" + raw)
     message = complaint("--task", "geneval", "--detections", path)
     assert message.startswith(f"{path}:3: ") and expected in message
+
+
+def test_constants_of_python_are_taken_where_nobody_reads_them(tmp_path: Path) -> None:
+    spare = {**GOOD, "official": {"overall": float("nan"), "others": [float("inf"), -float("inf")]}}
+    path = write(tmp_path / "d.jsonl", GOOD, spare)
+    plain = write(tmp_path / "plain.jsonl", GOOD, GOOD)
+    scored, wanted = (run("--task", "geneval", "--detections", p, "--json") for p in (path, plain))
+    assert scored.exit_code == 0 and scored.stdout == wanted.stdout
+    for record, expected in (
+        (with_detection(score=float("nan")), "detections[0].score must be a finite number, got NaN"),
+        (with_detection(box=[0, 0, 1, float("inf")]), "box must be a list of 4 finite numbers"),
+        (changed(id=float("nan")), "id must be a string, got NaN"),
+        (with_clause(count=-float("inf")), "count must be a whole number, got -Infinity"),
+    ):
+        write(path, GOOD, record)
+        message = complaint("--task", "geneval", "--detections", path)
+        assert message.startswith(f"{path}:2: ") and expected in message
+
+
+@pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        (lambda text: gzip.compress(text.encode()), "looks gzip-compressed; unpack it first"),
+        (lambda text: text.encode("utf-16"), "looks like UTF-16; save it as UTF-8"),
+        (lambda text: text.encode("utf-16-be"), "looks like UTF-16; save it as UTF-8"),
+        (lambda text: text.replace("\n", "\r").encode(), "its lines end in carriage returns alone"),
+    ],
+)
+def test_a_file_of_another_form_is_called_by_its_name(
+    tmp_path: Path, encoded: Callable[[str], bytes], expected: str
+) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(encoded(f"{json.dumps(GOOD)}\n{json.dumps(GOOD)}\n"))
+    message = complaint("--task", "geneval", "--detections", path)
+    assert message.startswith(f"{path}: ") and expected in message
 
 
 def test_a_file_without_lines_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
