@@ -69,7 +69,7 @@ from evals.stats.power import (
     power_of_difference,
     standard_error_of_difference,
 )
-from evals.stats.shares import cluster_wilson, mover, wilson
+from evals.stats.shares import COUNT_SLACK, cluster_wilson, mover, wilson
 
 __all__ = [
     "Design",
@@ -159,7 +159,7 @@ def mean_of_strata(
         return Estimate(value, lo, hi, n, n_clusters, method, level)
 
     fewest = min(len(group.sums) for group in groups)
-    is_edge = n_clusters * min(value, 1 - value) < MIN_EDGE_CLUSTERS
+    is_edge = n_clusters * min(value, 1 - value) < MIN_EDGE_CLUSTERS - COUNT_SLACK
     if bounded and (is_edge or fewest < MIN_STRATUM_CLUSTERS):
         return result(*mover(groups, level), "mover")
     if fewest < 2:

@@ -10,6 +10,9 @@ import numpy as np
 
 from evals.stats.clusters import Clusters, check_level
 
+# A count that is found as share times size misses the whole number by rounding: (1 - 32 / 35) * 35 is above 3.
+COUNT_SLACK = 1e-9
+
 
 def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share, for independent trials (n may be an effective size).
@@ -28,9 +31,9 @@ def cluster_wilson(group: Clusters, level: float) -> tuple[float, float]:
     """Wilson's interval with n replaced by the effective sample size."""
     effective = effective_n(group)
     lo, hi = wilson_limits(group.mean, effective, NormalDist().inv_cdf((1 + level) / 2))
-    if 0 < group.mean * effective <= 3:
+    if 0 < group.mean * effective <= 3 + COUNT_SLACK:
         lo = min(lo, poisson_lower(group.mean, effective, level))
-    if 0 < (1 - group.mean) * effective <= 3:
+    if 0 < (1 - group.mean) * effective <= 3 + COUNT_SLACK:
         hi = max(hi, 1 - poisson_lower(1 - group.mean, effective, level))
     return lo, hi
 
@@ -96,9 +99,9 @@ def mover(groups: Sequence[Clusters], level: float) -> tuple[float, float]:
     hi = value + math.sqrt(math.fsum((hi - share) ** 2 for share, _, hi in limits)) / len(groups)
     # With a handful of successes in all, squaring each stratum's distance loses what they say together.
     effective = len(groups) ** 2 / math.fsum(1 / effective_n(group) for group in groups)
-    if value * effective <= 10:
+    if value * effective <= 10 + COUNT_SLACK:
         lo = min(lo, poisson_lower(value, effective, level))
-    if (1 - value) * effective <= 10:
+    if (1 - value) * effective <= 10 + COUNT_SLACK:
         hi = max(hi, 1 - poisson_lower(1 - value, effective, level))
     return max(0.0, lo), min(1.0, hi)
 

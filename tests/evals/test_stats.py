@@ -53,6 +53,19 @@ def test_no_values_have_no_mean_and_no_interval():
     assert stats.paired_difference([], []).method == "empty"
 
 
+@pytest.mark.parametrize("k", [3, 8, 10])
+def test_mirrored_values_have_the_mirrored_interval(k):
+    for n in range(k + 1, 101):
+        few = [0] * k + [1] * (n - k)
+        many = [1 - value for value in few]
+        halves = ["a", "b"] * (n // 2) + ["a"] * (n % 2)
+        for of in (stats.mean, lambda values, tags=halves: stats.mean_of_strata(values, tags)):
+            one, other = of(few), of(many)
+            assert one.method == other.method, (n, k)
+            if one.method != "bootstrap":  # which draws at random
+                assert one.ci == pytest.approx([1 - bound for bound in reversed(other.ci)], abs=1e-9), (n, k)
+
+
 def test_one_verdict_says_little():
     right, wrong = stats.mean([1]), stats.mean([0])
     assert right.value == 1 and right.method == "wilson"
