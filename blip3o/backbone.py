@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -144,10 +145,25 @@ class QwenBackbone(nn.Module):
         """
         embeddings = self.vlm.get_input_embeddings()(input_ids)
         if pixel_values is None:
-            return embeddings
+            return embeddings + self._unseen() if self._sees_in_every_batch() else embeddings
         return place_pictures(
             embeddings, input_ids == self.image_token_id, pixel_values, image_grid_thw, self._see
         )
+
+    def _sees_in_every_batch(self) -> bool:
+        """While the vision tower learns, every batch passes through it: processes that wait for each other's gradients
+        or shards must all do the same, whether or not their own records show a picture."""
+        learns = any(p.requires_grad for p in self.vlm.model.visual.parameters())
+        return self.training and torch.is_grad_enabled() and learns
+
+    def _unseen(self) -> Tensor:
+        """A blank picture of one token, times zero."""
+        vision = self.vision_config
+        side = vision.spatial_merge_size
+        row = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        device = self.vlm.get_input_embeddings().weight.device
+        blank = torch.zeros(side**2, row, device=device)
+        return 0.0 * self._see(blank, torch.tensor([[1, side, side]], device=device)).sum()
 
     def _see(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Tensor:
         """Patch rows and grids -> picture tokens of all pictures, merged patches in order."""

@@ -140,8 +140,9 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(config.dim, config.dim, bias=False)
         self.to_k = nn.Linear(config.dim, kv_width, bias=False)
         self.to_v = nn.Linear(config.dim, kv_width, bias=False)
-        self.norm_q = LayerNorm(config.dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.norm_k = LayerNorm(kv_width, config.norm_eps) if config.qk_norm else nn.Identity()
+        # these two do not follow norm_eps, as in diffusers' Lumina attention
+        self.norm_q = LayerNorm(config.dim, 1e-5) if config.qk_norm else nn.Identity()
+        self.norm_k = LayerNorm(kv_width, 1e-5) if config.qk_norm else nn.Identity()
         if has_output:
             self.to_out = nn.ModuleList([nn.Linear(config.dim, config.dim, bias=False)])
 

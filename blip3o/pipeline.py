@@ -17,7 +17,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -139,6 +139,8 @@ class Blip3oPipeline(PipelineBase):
         dtype = torch_dtype if dtype is None else dtype
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ConfigError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype!r}")
+        if compat is not None and compat not in get_args(Compat):
+            raise ConfigError(f"compat {compat!r} is unknown; choose {' or '.join(get_args(Compat))}")
         if device is not None and device_map is not None:
             raise ConfigError(f"give device ({device}) or device_map ({device_map}), not both")
         if is_random(str(source)):

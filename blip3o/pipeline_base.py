@@ -96,6 +96,10 @@ class PipelineBase(PushToHubMixin):
             )
         return self.decoder
 
+    def weights_changed(self) -> None:
+        """Forget what was made with other weights: the features of the empty prompt."""
+        self._null_features = None
+
     # Devices and precision
 
     def to(
@@ -117,14 +121,14 @@ class PipelineBase(PushToHubMixin):
                 f"this pipeline's parts are placed by {how} and cannot be moved to {moves[0]}; load it again without"
             )
         for value in wanted:
-            self.model.to(value)
+            _move(self.model, value)
             if self._target is not None:
                 self._target.to(value)
             if self.decoder is not None:
                 # An SDXL-type VAE overflows in float16; its weights were published in bfloat16.
                 is_latent = value is torch.float16 and self.decoder.kind == "latent_unet"
                 self.decoder.to(torch.bfloat16 if is_latent else value)
-        self._null_features = None
+        self.weights_changed()
         return self
 
     def enable_model_cpu_offload(self, device: str | torch.device | None = None) -> None:
@@ -296,3 +300,14 @@ def _forget_origin(path: Path) -> None:
     """transformers keeps how a tokenizer was loaded among its settings; another user's hub cannot be told by that."""
     values = read_json(path)
     write_json(path, {k: v for k, v in values.items() if k not in ("is_local", "local_files_only")})
+
+
+def _move(module: nn.Module, to: str | torch.device | torch.dtype) -> None:
+    """``module.to``, but tables that are computed and not loaded (rotary frequencies) keep their precision, as in
+    transformers' ``from_pretrained``: rounded to half precision they turn position 1000 by up to a radian."""
+    saved = set(module.state_dict()) if isinstance(to, torch.dtype) else None
+    tables = {} if saved is None else {name: b for name, b in module.named_buffers() if name not in saved}
+    module.to(to)
+    for name, table in tables.items():
+        owner, _, own_name = name.rpartition(".")
+        setattr(module.get_submodule(owner), own_name, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -311,19 +311,17 @@ def replay_train(recording: Recording) -> Computed:
     for key in recording.recorded():
         match = re.fullmatch(r"(?:out\.)?grad\.(.*)", key)
         if match:
-            gradient = ours.get(_gradient_name(match[1]))
+            gradient = next((ours[own] for own in _gradient_names(match[1]) if own in ours), None)
             if gradient is not None:
                 out[key] = gradient
     return out
 
 
-def _gradient_name(name: str) -> str:
-    """Our parameter name for the name of a recorded gradient, with or without its upstream prefix."""
+def _gradient_names(name: str) -> Iterator[str]:
+    """What our parameter may be called for the name of a recorded gradient, with or without its upstream prefix."""
     for prefix in ("", "model.", "model.dit.model.", "model.dit."):
-        mapped = next(iter(_try_map(prefix + name)), None)
-        if mapped is not None:
-            return mapped
-    return f"dit.{name}"
+        yield from _try_map(prefix + name)
+    yield f"dit.{name}"
 
 
 def _try_map(name: str) -> list[str]:

@@ -155,6 +155,11 @@ class Blip3oModel(StrictLoading, PreTrainedModel):
             with torch.no_grad():
                 prefix = self.backbone.embed(ids, pixel_values, image_grid_thw)
                 cache = self.backbone(prefix, mask.long(), positions, use_cache=True).cache
+            if cache is None or cache.get_seq_length() != ids.shape[1]:
+                raise ConfigError(
+                    "the backbone kept no keys and values of the prompt: a frozen backbone that recomputes activations "
+                    "(gradient checkpointing) must be in evaluation mode, .eval()"
+                )
             output = self.backbone(
                 queries.to(prefix.dtype), attention_mask, query_positions, cache=cache
             )

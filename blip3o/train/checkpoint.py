@@ -230,8 +230,13 @@ def _load_moments(
         state.setdefault(name, {})[slot] = value
     groups = get_optimizer_state_dict(module, optimizers, options=WHOLE)["param_groups"]
     set_optimizer_state_dict(
-        module, optimizers, {"state": state, "param_groups": groups}, options=WHOLE
+        module, optimizers, {"state": state, "param_groups": groups}, options=PARTIAL
     )
+    # What has not had a gradient yet has no moments: none were saved, and its first step makes them.
+    names = {parameter: _plain(name) for name, parameter in module.named_parameters()}
+    for optimizer in optimizers:
+        for parameter in [p for p in optimizer.state if names[p] not in state]:
+            del optimizer.state[parameter]
     # Moments share their parameter's memory layout (channels_last), which files do not keep; a step on mixed layouts
     # rounds differently.
     for parameter, slot in chain.from_iterable(optimizer.state.items() for optimizer in optimizers):

@@ -48,7 +48,7 @@ class ExponentialMovingAverage:
     @contextlib.contextmanager
     def applied(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
         """The averages in place of the learning weights, in evaluation mode, for as long as the block runs."""
-        training = {name: module.training for name, module in modules.items()}
+        training = [(part, part.training) for module in modules.values() for part in module.modules()]
         kept = {key: local(parameter.detach()).clone() for key, parameter in self._live.items()}
         self.copy_to(modules)
         for module in modules.values():
@@ -59,5 +59,5 @@ class ExponentialMovingAverage:
             with torch.no_grad():
                 for key, parameter in self._live.items():
                     local(parameter).copy_(kept[key])
-            for name, module in modules.items():
-                module.train(training[name])
+            for part, was_training in training:
+                part.training = was_training

@@ -136,6 +136,7 @@ class Evaluator:
         pipeline, numbers = self.whole(), {}
         if self.processes.is_main:
             assert pipeline is not None
+            pipeline.weights_changed()
             parts: dict[str, Callable[[int, Blip3oPipeline], Mapping[str, Any]]] = {}
             if self.spec.prompts:
                 parts["samples"] = self._draw

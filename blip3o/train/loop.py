@@ -64,6 +64,15 @@ def fast_cpu_attention() -> Iterator[None]:
             yield
 
 
+def train_what_learns(module: nn.Module) -> None:
+    """Training mode, but for parts in which nothing learns: those neither drop out nor recompute activations."""
+    module.train()
+    for part in module.modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            part.eval()
+
+
 def train_step(
     stage: TrainStage,
     module: nn.Module,
@@ -77,7 +86,7 @@ def train_step(
 
     Every term is divided by its units in the whole step, not by the number of micro-batches: the gradient is that of
     one large batch. ``counted`` is given a rehearsal of the first micro-batch, forward and backward, that leaves
-    nothing behind. Raises: TrainingDiverged when a loss is not finite, on all processes.
+    nothing behind. Raises: TrainingDiverged when a loss or the gradient is not finite, on all processes.
     """
     rate = learning_rate(config, state)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
@@ -110,6 +119,12 @@ def train_step(
     with phase("optimizer"):
         parameters = [p for group in groups for p in group["params"]]
         norm = whole(nn.utils.clip_grad_norm_(parameters, config.clip_norm)).item()
+        if not math.isfinite(norm):  # the same number in all processes
+            ids = [name for batch in batches for name in sample_ids(batch)] or "unknown"
+            raise TrainingDiverged(
+                f"stage '{stage.name}': gradient norm {norm} at step {state.step}, samples {ids}; weights and "
+                "checkpoint are those of the step before"
+            )
         for optimizer in optimizers:
             optimizer.step()
         module.zero_grad(set_to_none=True)
@@ -192,7 +207,7 @@ def fit(
             with ema.applied(stage.modules), phase("evaluate"):
                 log.evaluated(state.step, hooks.evaluate(state.step, stage.modules))
 
-    module.train()
+    train_what_learns(module)
     times, last_save, last = PhaseTimes(hooks.synchronize), time.monotonic(), time.monotonic()
     with fast_cpu_attention(), times.active():
         if hooks.evaluate_at_start and state.step == 0:

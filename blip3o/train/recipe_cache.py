@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def make_encoder(
         target.preprocess if target is not None else None,
         recipe.max_length,
         pipeline.model.config.num_queries + 1,
+        pipeline.card.reconstruction_size_px,
     )
 
 
@@ -65,10 +66,12 @@ class TargetCache:
             "pooling": target.pooling,
             "prompts": pipeline.prompts.to_dict() if self.has_conditions else None,
             "tokenizer": pipeline.tokenizer.get_vocab() if self.has_conditions else None,
+            "shown": [asdict(pipeline.understanding), pipeline.card.reconstruction_size_px],
+            "max_length": recipe.max_length,  # which records are bad is kept, too
         }
 
     def key(self, data: DataSpec) -> str:
-        settings = {**self.settings, "kind": data.kind}
+        settings = {**self.settings, "kind": data.kind, "root": str(picture_root(data))}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def source(self, data: DataSpec, source: Source) -> CachedSource:

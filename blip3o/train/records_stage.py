@@ -39,7 +39,7 @@ from blip3o.train.loaders import Loaders
 from blip3o.train.phases import phase
 from blip3o.train.recipe import StageSpec
 from blip3o.unified import Blip3oModel
-from blip3o.vision.preprocess import Preprocess
+from blip3o.vision.preprocess import Preprocess, fit_square
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,9 @@ class EncodedBatch:
 class Encoder:
     """Raw record -> Encoded; picklable, for reading workers.
 
-    Raises: DataError for damaged records, and for those longer than ``max_length`` tokens with ``reserved`` (the
-    picture's own tokens) after them.
+    ``shown_size_px``: side of the centre crop in which a picture to be reconstructed is shown (None: as the model reads
+    pictures). Raises: DataError for damaged records, and for those longer than ``max_length`` tokens with ``reserved``
+    (the picture's own tokens) after them.
     """
 
     kind: DataKind
@@ -87,6 +88,7 @@ class Encoder:
     preprocess: Preprocess
     max_length: int
     reserved: int
+    shown_size_px: int | None = None
 
     def __call__(self, raw: RawRecord) -> Encoded:
         if self.kind == "conversations":
@@ -102,11 +104,12 @@ class Encoder:
     def _picture(self, raw: RawRecord) -> Encoded:
         if self.kind == "reconstruction":
             image, text, pictures = self.reading.picture(raw), RECONSTRUCT, vision_block(1)
-            shown = [image]
+            size = self.shown_size_px
+            shown = [image if size is None else fit_square(image, size)]
         else:
             record = self.reading.caption(raw)
             image, text, pictures, shown = record.image, record.caption, "", []
-        patches = self.inputs.patches(shown)
+        patches = self.inputs.patches(shown, self.shown_size_px)
         ids = self.inputs.encode(self.prompts.generation(text_mark(0), pictures), [text])
         (ids,) = self.inputs.spread([ids], patches)
         self._check(raw.key, ids)

@@ -77,7 +77,8 @@ class LoopConfig:
 
 
 def learning_rate(config: LoopConfig, state: TrainState) -> float:
-    """Linear warm-up, then cosine from ``lr`` to ``lr * min_lr_ratio``, or constant."""
+    """Linear warm-up, then constant, or the cosine of the whole run, from ``lr`` at its first step to ``lr *
+    min_lr_ratio`` at its last: after a long warm-up the rate goes on below ``lr``."""
     if state.step < config.warmup_steps:
         return config.lr * (state.step + 1) / config.warmup_steps
     if config.schedule == "constant":

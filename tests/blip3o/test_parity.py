@@ -208,6 +208,7 @@ def write_train(folder: Path, with_pictures: bool, *, pixel_values: bool = False
         "act.noisy_latents": noisy, "act.dit_condition_after_drop": condition, "act.dit_pred": pred,
         "out.loss": loss.reshape(1), "out.grad.latent_queries": model.queries.grad,
         "out.grad.model.dit.model.layers.0.attn2.to_k.weight": model.dit.inner.layers[0].attn2.to_k.weight.grad,
+        "out.grad.model.layers.1.gate": model.dit.inner.layers[1].gate.grad,
     }  # fmt: skip
     return save(folder / "train.safetensors", tensors, {"kind": "train", **model.metadata})
 

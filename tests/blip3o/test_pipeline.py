@@ -15,6 +15,7 @@ from blip3o.answering.engine import Answers
 from blip3o.cli import main
 from blip3o.errors import ConfigError, WeightsError
 from blip3o.pipeline import Blip3oPipeline, PipelineCard, write_digests
+from blip3o.presets import build_tiny
 from blip3o.prompts import Prompts
 
 
@@ -241,3 +242,19 @@ def test_mistakes_end_in_one_line(arguments: list[str], code: int, message: str)
     assert result.exit_code == code
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_tables_of_positions_keep_their_precision(tmp_path: Path) -> None:
+    """Rounded to half precision, rotary frequencies turn distant positions by up to a radian; from_pretrained of
+    transformers leaves them in float32."""
+    build_tiny().save_pretrained(tmp_path)
+    pipelines = [Blip3oPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16), build_tiny().to(torch.float16)]
+    for pipeline in pipelines:
+        rotary = pipeline.model.backbone.vlm.model.language_model.rotary_emb
+        exact = build_tiny().model.backbone.vlm.model.language_model.rotary_emb.inv_freq
+        assert torch.equal(rotary.inv_freq, exact) and pipeline.model.dtype != torch.float32
+
+
+def test_an_unknown_compat_is_refused() -> None:
+    with pytest.raises(ConfigError, match="compat 'relased' is unknown; choose default or released"):
+        Blip3oPipeline.from_pretrained("tiny", compat="relased")

@@ -95,6 +95,70 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
         fit(Regression(broken_at=3), CONFIG, tmp_path)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkpoint(tmp_path):
+    """The loss is 0, its gradient infinity times 0."""
+
+    class Rooted(Regression):
+        def loss(self, batch, generator):
+            step, _ = batch
+            loss, numbers = super().loss(batch, generator)
+            return ((loss * 0).sqrt() if step == 3 else loss), numbers
+
+    stage = Rooted()
+    with pytest.raises(TrainingDiverged, match="gradient norm nan at step 3"):
+        fit(stage, dataclasses.replace(CONFIG, save_every_s=0.0), tmp_path)
+    assert weights(stage.modules).isfinite().all()
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "state.safetensors").values())
+
+
+def test_what_had_no_gradient_yet_resumes_to_the_same_weights(tmp_path):
+    """One layer is used from step 2 on, another never: neither has moments in the checkpoint of step 1."""
+
+    class Late(Regression):
+        def __init__(self, stop_at=None):
+            super().__init__()
+            self.model = nn.ModuleDict({name: nn.Linear(1, 1) for name in ("first", "late", "never")})
+            self.modules, self.stop_at = {"model": self.model}, stop_at
+
+        def loss(self, batch, generator):
+            step, x = batch
+            if step == self.stop_at:
+                raise KeyboardInterrupt
+            out = self.model["first"](x)
+            return ((self.model["late"](out) if step >= 2 else out) - 3 * x).square().mean(), {}
+
+    for optimizer in ("adamw", "muon"):
+        config = dataclasses.replace(CONFIG, save_every_s=0.0, optimizer=optimizer)
+        torch.manual_seed(0)
+        start = Late().model.state_dict()
+        runs = [Late(), Late(stop_at=1), Late()]
+        for run in runs:
+            run.model.load_state_dict(start)
+        whole = weights(fit(runs[0], config, tmp_path / optimizer / "whole"))
+        with pytest.raises(KeyboardInterrupt):
+            fit(runs[1], config, tmp_path / optimizer / "parts")
+        assert torch.equal(weights(fit(runs[2], config, tmp_path / optimizer / "parts")), whole)
+
+
+def test_frozen_parts_train_in_evaluation_mode_also_after_an_evaluation(tmp_path):
+    """Else frozen dropout would draw from the global stream, and frozen checkpointing drop the key/value cache."""
+
+    class Partly(Regression):
+        def __init__(self):
+            super().__init__()
+            first = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5)).requires_grad_(False)
+            self.model = nn.Sequential(first, *self.model[1:])
+            self.modules, self.seen = {"model": self.model}, []
+
+        def loss(self, batch, generator):
+            self.seen.append([part.training for part in self.model])
+            return super().loss(batch, generator)
+
+    stage = Partly()
+    fit(stage, dataclasses.replace(CONFIG, evaluate_every=2), tmp_path, Hooks(evaluate=lambda step, modules: {}))
+    assert stage.seen == [[False, True, True]] * 4
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     fit(Regression(), CONFIG, tmp_path)
     with pytest.raises(ConfigError, match=r"made with other settings \(lr\)"):

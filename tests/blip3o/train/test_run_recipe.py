@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 
@@ -10,14 +11,18 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
 from blip3o.cli import main
+from blip3o.data.records import RawRecord
 from blip3o.data.sticker_table import StickerTable
 from blip3o.errors import ConfigError, DataError
 from blip3o.pipeline import Blip3oPipeline
 from blip3o.presets import build_tiny
+from blip3o.train.distributed import Processes
 from blip3o.train.estimate import estimate
 from blip3o.train.recipe import load_recipe, named_recipes, recipe_from_dict
+from blip3o.train.recipe_cache import make_encoder
 from blip3o.train.records_stage import learn_only, unusual_scale
 from blip3o.train.run_recipe import (
     TargetCache,
@@ -27,6 +32,7 @@ from blip3o.train.run_recipe import (
     prepare,
     run_recipe,
 )
+from blip3o.vision.preprocess import fit_square
 
 
 def changed(before, after):
@@ -157,8 +163,6 @@ def test_query_only_backward_gives_the_same_gradients(folder, values):
     pipeline, target = load_parts(recipe_from_dict(values(folder)))
     recipe = recipe_from_dict(values(folder))
     prepare(pipeline, recipe)
-    from blip3o.train.distributed import Processes
-
     stage = make_stage(recipe, pipeline, target, Processes())
     (batch,) = stage.batch(0)
     model = pipeline.model.double()
@@ -179,8 +183,6 @@ def test_query_only_backward_gives_the_same_gradients(folder, values):
 
 
 def test_activation_checkpointing_changes_no_gradient(folder, values):
-    from blip3o.train.distributed import Processes
-
     gradients = []
     for on in (False, True):
         recipe = recipe_from_dict(values(folder, "joint", activation_checkpointing=on))
@@ -197,11 +199,61 @@ def test_activation_checkpointing_changes_no_gradient(folder, values):
         assert torch.allclose(gradient, gradients[1][name], atol=1e-7), name
 
 
+def test_activation_checkpointing_of_a_frozen_backbone_changes_no_loss(folder, values, tmp_path):
+    """The shipped recipes' case: the prompt passes a frozen backbone once, the queries read its keys and values."""
+    losses = []
+    for on in (False, True):
+        run_recipe(recipe_from_dict(values(folder, activation_checkpointing=on)), tmp_path / str(on))
+        rows = (tmp_path / str(on) / "train/log.jsonl").read_text().splitlines()
+        losses.append([row["loss"] for row in map(json.loads, rows) if "loss" in row])
+    assert losses[0] and losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_a_frozen_backbone_that_keeps_no_cache_is_refused(folder, values):
+    recipe = recipe_from_dict(values(folder, activation_checkpointing=True))
+    pipeline, target = load_parts(recipe)
+    prepare(pipeline, recipe)
+    stage = make_stage(recipe, pipeline, target, Processes())
+    pipeline.model.train()
+    with pytest.raises(ConfigError, match="kept no keys and values of the prompt"):
+        stage.loss(stage.batch(0), torch.Generator().manual_seed(1))
+
+
+def test_a_batch_without_pictures_passes_the_vision_tower_that_learns(folder, values):
+    """Processes whose own records show none would leave the others waiting; one token times zero changes no number."""
+    pipeline = Blip3oPipeline.from_pretrained(folder / "model")
+    backbone, ids = pipeline.model.backbone, torch.tensor([[5, 6, 7]])
+    plain = backbone.embed(ids)
+    tower = backbone.vlm.model.visual
+    tower.requires_grad_(True)
+    backbone.train()
+    seen = backbone.embed(ids)
+    seen.sum().backward()
+    assert torch.equal(seen, plain)
+    assert all(p.grad is not None and not p.grad.any() for p in tower.parameters())
+    tower.requires_grad_(False)
+    assert torch.equal(backbone.embed(ids), plain)
+
+
+def test_a_picture_to_reconstruct_is_shown_as_the_crop_that_is_its_target(folder, values):
+    """Released models: 448 px of 1024 x 768 are 264 tokens; here 64 px of 200 x 100 are 16."""
+    recipe = recipe_from_dict(values(folder))
+    pipeline, target = load_parts(recipe)
+    pipeline.card = dataclasses.replace(pipeline.card, reconstruction_size_px=64)
+    spec = dataclasses.replace(recipe.data[0], kind="reconstruction")
+    encoder = make_encoder(recipe, spec, pipeline, target)
+    image = Image.effect_noise((200, 100), 80).convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    encoded = encoder(RawRecord("a", {"png": buffer.getvalue(), "txt": b"noise"}))
+    shown = pipeline.inputs.patches([fit_square(image, 64)], 64)
+    assert torch.equal(encoded.patches.pixel_values, shown.pixel_values)
+    assert torch.equal(encoded.target, target.preprocess([image])[0])
+
+
 def test_conversations_are_written_as_the_chat_template_writes_them(folder, values):
     recipe = recipe_from_dict(values(folder, "understanding"))
     pipeline, target = load_parts(recipe)
-    from blip3o.train.distributed import Processes
-
     (batch,) = make_stage(recipe, pipeline, target, Processes()).batch(0)
     tokenizer = pipeline.tokenizer
     messages = [
