@@ -36,6 +36,8 @@ LEFT_OUT = ("pictures_per_second",)
 
 OWN_PICTURES = "nano_pictures"
 """The setting measured on labelled pictures that `nano` made: nearest to what a run shows, so it goes first."""
+OF_TASKS = ("geneval", "geneval_long")
+"""Tasks with the verdicts that were labelled, one rule for a whole prompt."""
 BESIDE = {OWN_PICTURES: "labelled pictures made by nano", "seen_easy": "held-out scenes, easy"}
 
 
@@ -58,7 +60,10 @@ class VerdictAccuracy:
 
 
 def verdict_accuracy(accuracy: Mapping[str, Any]) -> VerdictAccuracy | None:
-    """The figures to print beside a run's, or None when the judge's verdicts were never measured."""
+    """The figures to print beside a run's, or None when the judge's verdicts were never measured.
+
+    All labels are of GenEval's verdicts: they stand beside the figures of `OF_TASKS`, and of no other task.
+    """
     for setting, where in BESIDE.items():
         found = accuracy.get(setting)
         if not isinstance(found, Mapping) or not _is_figure(found.get("verdict_agreement")):
@@ -75,6 +80,22 @@ def verdict_accuracy(accuracy: Mapping[str, Any]) -> VerdictAccuracy | None:
             by_group_ci95=found.get("verdict_agreement_by_tag_ci95") or {},
         )
     return None
+
+
+def judge_context(judge: Mapping[str, Any] | None, accuracy: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What pages say of the judge: `accuracy` (its tables), `verdicts` beside the figures, `judge_title`.
+
+    `is_measured_elsewhere`: its verdicts were measured, and not on this task's.
+    """
+    verdicts = verdict_accuracy(accuracy)
+    is_of_task = task in OF_TASKS
+    name = str((judge or {}).get("name", ""))
+    return {
+        "accuracy": accuracy_tables(accuracy),
+        "verdicts": verdicts if is_of_task else None,
+        "is_measured_elsewhere": verdicts is not None and not is_of_task,
+        "judge_title": "the sticker judge" if name == "stickers" else f"the judge {name}",
+    }
 
 
 def own_pictures(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -64,7 +64,8 @@ def banners(run: RunData) -> list[dict[str, str]]:
         judge = parent.get("judge") or {}
         text = f"The outputs are those of {parent.get('run', 'an earlier run')}"
         if judge.get("name"):
-            text += f", where {judge['name']} {judge.get('version', '')} judged them"
+            text += f", where {judge['name']}"
+            text += f", version {judge['version']}, judged them" if judge.get("version") else " judged them"
         text += "."
         if parent.get("missing"):
             text += f" {count(parent['missing'])} of them it had not made yet."

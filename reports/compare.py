@@ -16,11 +16,12 @@ from evals.comparison import (
 from evals.frames import metrics_frame
 from evals.results import RunData
 from reports import plots, tables
-from reports.accuracy import OWN_PICTURES, accuracy_tables, verdict_accuracy
+from reports.accuracy import OWN_PICTURES, judge_context
 from reports.banners import banners, is_stickers
 from reports.credits import credits_of
 from reports.downloads import CSV, File, csv_file, json_file, stem_of
 from reports.facts import command_of
+from reports.failures import verdict_words
 from reports.format import interval, number, signed, signed_interval, words
 from reports.gallery import BUDGET_BYTES, Gallery, build_gallery, side_by_side
 from reports.page import both_widths, files_context, gallery_context, glossary_context, task_title
@@ -51,6 +52,8 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
     # One judge, but a later run may know more about it: labels of the model's own pictures come after its weights.
     measured = [(run.manifest["judge"] or {}).get("accuracy") or {} for run in runs]
     accuracy = next((a for a in measured if OWN_PICTURES in a), measured[0])
+    judged = judge_context(runs[0].manifest["judge"], accuracy, task["name"])
+    said = verdict_words(task["name"], task["kind"])
     stem = stem_of(task["name"], "comparison")
     shown = [row["first"] for row in metrics]
     return {
@@ -78,17 +81,18 @@ def comparison_page(runs: Sequence[RunData]) -> dict[str, Any]:
         "settings": settings,
         "same_seeds": len({r.manifest["config"]["seed"] for r in runs}) == 1
         and len({r.manifest["config"]["seed_mode"] for r in runs}) == 1,
-        "accuracy": accuracy_tables(accuracy),
-        "verdicts": verdict_accuracy(accuracy),
+        **judged,
         "is_stickers": is_stickers(runs[0]),
         "credits": credits_of(runs[0].manifest),
         **glossary_context(
             shown,
             task,
             {"interval", "scored", "prompts", "difference", "p"}
-            | ({"judge"} if accuracy else set()),
+            | ({"judge"} if judged["verdicts"] else set()),
+            is_judged=runs[0].manifest["judge"] is not None,
         ),
-        **gallery_context(_gallery(runs, samples, names)),
+        "things": f"{said['thing']}s",
+        **gallery_context(_gallery(runs, samples, names), said),
         **files_context(_files(runs, names, comparisons, stem)),
     }
 

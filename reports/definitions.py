@@ -83,11 +83,11 @@ FEATURES = {
 TERMS = {
     "interval": (
         "95 % interval",
-        "Where the figure would lie in 95 of 100 repetitions with other prompts of the same kind. Prompts are "
-        "resampled, as the pictures of one prompt are not independent. Errors of the judge are not covered.",
+        "Where the figure would lie in 95 of 100 repetitions with other {thing}s of the same kind. Whole {thing}s are "
+        "resampled, as the outputs of one are not independent.{judge}",
     ),
     "scored": ("scored (n)", "Outputs that have a verdict; the figure rests on these."),
-    "prompts": ("prompts", "Independent units behind the figure: prompts, or questions."),
+    "prompts": ("{thing}s", "Independent units behind the figure: {thing}s, or groups of them that go together."),
     "unscored": (
         "not scored",
         "Outputs that failed in the model or could not be judged. Left out of every figure, never counted as wrong.",
@@ -100,11 +100,11 @@ TERMS = {
     "p": (
         "p (Holm)",
         "Chance of a difference at least this large if the two runs were equally good, by flipping the sign of whole "
-        "prompts, adjusted for every comparison on this page (Holm 1979).",
+        "{thing}s, adjusted for every comparison on this page (Holm 1979).",
     ),
     "difference": (
         "difference",
-        "Later run minus first run, on outputs that have a score in every run: the same prompts and picture numbers.",
+        "Later run minus first run, on outputs that have a score in every run: the same {thing}s and numbers.",
     ),
     "held_out": (
         "combination never seen",
@@ -232,13 +232,14 @@ def _dpg(name: str) -> str:
     return f"{share} questions they rest on; over all pictures."
 
 
-def estimation(metric: MetricValue) -> str:
+def estimation(metric: MetricValue, thing: str = "prompt") -> str:
     """How many scores it rests on, its direction and how its interval was made."""
     parts = [f"{'Higher' if metric.higher_is_better else 'Lower'} is better."]
-    units = f" in {count(metric.clusters)} prompts" if metric.clusters else ""
+    units = f" in {count(metric.clusters)} {thing}s" if metric.clusters else ""
     parts.append(f"n = {count(metric.n)} scored{units}, {count(metric.unscored)} not scored.")
     if metric.ci95 is not None:
-        how = f" ({METHODS.get(metric.method, metric.method)})" if metric.method else ""
+        method = METHODS.get(metric.method, metric.method).replace("prompts", f"{thing}s") if metric.method else ""
+        how = f" ({method})" if method else ""
         parts.append(f"95 % interval {interval(metric.ci95, metric.unit)}{how}.")
     return " ".join(parts)
 
@@ -254,11 +255,22 @@ def reading(metric: MetricValue, task: str) -> str:
 
 
 def glossary(
-    metrics: Collection[MetricValue], task: str, groups: Collection[str], terms: Collection[str]
+    metrics: Collection[MetricValue],
+    task: str,
+    groups: Collection[str],
+    terms: Collection[str],
+    *,
+    thing: str = "prompt",
+    is_judged: bool = True,
 ) -> list[Entry]:
-    """An entry for each figure and each of the named `TERMS`; the ids are stable within a page."""
+    """An entry for each figure and each of the named `TERMS`; the ids are stable within a page.
+
+    Args: thing: what is asked, a prompt or a question.
+    """
     found = [
         Entry(f"def-m{i}", words(metric.name), definition(metric, task, groups))
         for i, metric in enumerate(metrics)
     ]
-    return found + [Entry(f"def-{key}", *TERMS[key]) for key in TERMS if key in terms]
+    judge = " Errors of the judge are not covered." if is_judged else ""
+    named = {key: [text.format(thing=thing, judge=judge) for text in TERMS[key]] for key in TERMS if key in terms}
+    return found + [Entry(f"def-{key}", name, text) for key, (name, text) in named.items()]

@@ -35,6 +35,28 @@ _PATTERNS = (
     (re.compile(rf"expected .+ {_RELATIONS} target, found "), WRONG_PLACE),
 )
 
+_SAID = {
+    "right": "right", "wrong": "wrong", "right_mark": "\u2713", "wrong_mark": "\u2715", "thing": "prompt",
+    "title": "What went wrong", "failures": "failures only",
+    "caption": "Outputs by the first thing that the rules found wrong; one picture can fail in several ways",
+}  # fmt: skip
+_SAID_OF_SETS = {
+    "right": "inside", "wrong": "outside", "right_mark": "in", "wrong_mark": "out",
+    "title": "Inside and outside the reference", "failures": "outside only",
+    "caption": "Inside: within the reference's manifold, nearer to one of its pictures than that one's third "
+    "neighbour (precision, as torch-fidelity's PRC). No verdict on what a picture shows",
+}  # fmt: skip
+
+
+def verdict_words(task: str, kind: str) -> dict[str, str]:
+    """What pages call a score of 1 and one of 0, and what was asked: tasks on sets of pictures judge no picture.
+
+    >>> verdict_words("fid_stickers", "generation")["right"], verdict_words("mme", "understanding")["thing"]
+    ('inside', 'question')
+    """
+    said = _SAID | (_SAID_OF_SETS if task.partition("_")[0] == "fid" else {})
+    return said | ({} if kind == "generation" else {"thing": "question"})
+
 
 def kinds_of(reason: str) -> list[str]:
     """The kinds that GenEval's reason lines describe, each once; [] if none is recognised.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evals.api import MetricValue
 from evals.frames import metrics_frame
 from evals.results import RunData
 from reports import confusion, definitions, plots, published, tables
-from reports.accuracy import accuracy_tables, readings_agreement, verdict_accuracy
+from reports.accuracy import judge_context, readings_agreement
 from reports.banners import banners, is_stickers
 from reports.credits import credits_of
 from reports.downloads import CSV, File, as_json, csv_file, json_file, stem_of
 from reports.embed import markup, script_json
 from reports.facts import command_of, facts
+from reports.failures import RIGHT, verdict_words
 from reports.format import interval, number, words
 from reports.gallery import Gallery, build_gallery, shown_samples
 from reports.heatmap import Matrix, to_svg
@@ -51,8 +52,10 @@ def run_page(run: RunData) -> dict[str, Any]:
     matrices = confusion.matrices(pictures, samples)
     classes = confusion.class_table(pictures)
     accuracy = (manifest["judge"] or {}).get("accuracy") or {}
+    judged = judge_context(manifest["judge"], accuracy, task["name"])
+    said = verdict_words(task["name"], task["kind"])
     stem = stem_of(task["name"], str(manifest["model"]["name"]))
-    kinds = _failures(samples, stem)
+    kinds = _failures(samples, stem, said)
     figures = [_matrix_figure(matrix, stem) for matrix in matrices]
     files = [
         *_files(run, samples, stem),
@@ -77,13 +80,14 @@ def run_page(run: RunData) -> dict[str, Any]:
         "by_pixels": by_pixels,
         "modes": modes,
         "others": [m for m in metrics if m.name not in placed and m.value is not None],
-        "charts": _result_charts([headline] if headline else [], groups),
+        "charts": _result_charts(
+            [headline] if headline else [], groups or [row["fixed"] for row in modes if row["level"] == 1]
+        ),
         "stem": stem,
         "failures": kinds,
         "matrices": figures,
         "classes": classes,
-        "accuracy": accuracy_tables(accuracy),
-        "verdicts": verdict_accuracy(accuracy),
+        **judged,
         "published": _published(task["name"], list(task["groups"])),
         "facts": facts(run),
         "command": command_of(manifest),
@@ -94,28 +98,31 @@ def run_page(run: RunData) -> dict[str, Any]:
             metrics,
             task,
             {"interval", "scored", "prompts", "unscored"}
-            | ({"judge"} if accuracy else set())
+            | ({"judge"} if judged["verdicts"] else set())
             | ({"held_out"} if halves else set()),
+            is_judged=manifest["judge"] is not None,
         ),
-        **gallery_context(gallery),
+        **gallery_context(gallery, said),
         **files_context(held),
     }
 
 
 def glossary_context(
-    metrics: Sequence[MetricValue], task: Any, terms: set[str]
+    metrics: Sequence[MetricValue], task: Any, terms: set[str], *, is_judged: bool
 ) -> dict[str, Any]:
     """`glossary`, its entries; `def_of`, figure -> id of its entry; `more_of`, figure -> how it was estimated."""
-    entries = definitions.glossary(metrics, task["name"], task["groups"], terms)
+    thing = verdict_words(task["name"], task["kind"])["thing"]
+    entries = definitions.glossary(metrics, task["name"], task["groups"], terms, thing=thing, is_judged=is_judged)
     return {
         "glossary": entries,
         "def_of": {m.name: e.id for m, e in zip(metrics, entries, strict=False)},
-        "more_of": {m.name: definitions.estimation(m) for m in metrics},
+        "more_of": {m.name: definitions.estimation(m, thing) for m in metrics},
     }
 
 
-def gallery_context(gallery: Gallery) -> dict[str, Any]:
-    """The gallery, with its JSON ready for script elements."""
+def gallery_context(gallery: Gallery, said: Mapping[str, str]) -> dict[str, Any]:
+    """The gallery, with its JSON ready for script elements. `said`: of `verdict_words`."""
+    gallery.data["words"] = dict(said)
     return {
         "gallery": gallery,
         "gallery_json": script_json(gallery.data),
@@ -210,26 +217,29 @@ def _result_charts(
     return both_widths(draw, "Results with 95 % intervals", text, BESIDE_IN)
 
 
-def _failures(samples: pandas.DataFrame, stem: str) -> dict[str, Any] | None:
+def _failures(samples: pandas.DataFrame, stem: str, said: Mapping[str, str]) -> dict[str, Any] | None:
     counts = tables.kinds_frame(samples)
     if len(counts.columns) < 2:
         return None
     colors = [plots.css_color(c) for c in plots.kind_colors(list(counts.columns))]
+    called = {kind: said["right"] if kind == RIGHT else kind for kind in counts.columns}
     text = "; ".join(
-        f"{words(group)}: " + ", ".join(f"{kind} {n}" for kind, n in row.items() if n)
+        f"{words(group)}: " + ", ".join(f"{called[kind]} {n}" for kind, n in row.items() if n)
         for group, row in counts.iterrows()
     )
     shown = counts.rename(index=words)
     charts = both_widths(
         lambda width_in: plots.kinds_chart(shown, width_in=width_in),
-        "What went wrong",
+        said["title"],
         text,
     )
     return {
+        "title": said["title"],
+        "caption": said["caption"],
         "charts": charts,
         "csv": f"{stem}-kinds.csv",
         "legend": [
-            {"kind": kind, "color": color, "n": int(counts[kind].sum())}
+            {"kind": kind, "name": called[kind], "color": color, "n": int(counts[kind].sum())}
             for kind, color in zip(counts.columns, colors, strict=True)
         ],
         "rows": [
@@ -237,11 +247,11 @@ def _failures(samples: pandas.DataFrame, stem: str) -> dict[str, Any] | None:
             for group, row in counts.iterrows()
         ],
         "records": [
-            {"group": group, "kind": kind, "outputs": int(n)}
+            {"group": group, "kind": called[kind], "outputs": int(n)}
             for group, row in counts.iterrows()
             for kind, n in row.items()
         ],
-        "columns": list(counts.columns),
+        "columns": list(called.values()),
     }
 
 

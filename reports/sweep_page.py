@@ -9,10 +9,11 @@ from evals.api import MetricValue
 from evals.sweeps.results import Cell, Row
 from evals.sweeps.sweepfile import load_sweep, shipped
 from reports import definitions, plots
-from reports.accuracy import accuracy_tables, verdict_accuracy
+from reports.accuracy import judge_context
 from reports.banners import is_stickers
 from reports.credits import credits_of
 from reports.downloads import csv_file, json_file, stem_of
+from reports.failures import verdict_words
 from reports.format import count, number, signed, words
 from reports.page import NARROW_IN, both_widths, files_context, gallery_context
 from reports.sweep_banners import point_rows, sweep_banners
@@ -96,8 +97,7 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         "gallery_task": tasks[0] if tasks else "",
         "sheets": sheets,
         "judge": judge,
-        "accuracy": accuracy_tables(accuracy),
-        "verdicts": verdict_accuracy(accuracy),
+        **judge_context(judge, accuracy, tasks[0] if tasks else ""),
         "is_stickers": any(map(is_stickers, data.runs.values())),
         "credits": credits_of(judged.manifest) if judged is not None else [],
         "provenance": _provenance(data),
@@ -106,9 +106,13 @@ def sweep_page(data: SweepData) -> dict[str, Any]:
         "left_out": sweep["left_out"],
         "notes": _notes(data),
         **_glossary(data, metrics, bool(accuracy)),
-        **(gallery_context(gallery) if gallery is not None else {}),
+        **(gallery_context(gallery, verdict_words(tasks[0], _kind(data, tasks[0]))) if gallery is not None else {}),
         **files_context([f for f in files if f is not None]),
     }
+
+
+def _kind(data: SweepData, task: str) -> str:
+    return str((data.sweep["tasks"].get(task) or {}).get("kind", "generation"))
 
 
 def is_shown(p_holm: float | None) -> bool:

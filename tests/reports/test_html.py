@@ -197,6 +197,22 @@ def test_a_judge_without_figures_is_called_unknown(run_copy):
     assert "How often its verdicts are right is unknown." in Page(write_report(run_copy)).words
 
 
+def test_accuracy_on_genevals_verdicts_heads_no_other_tasks_figures(run_copy):
+    assert "the sticker judge’s GenEval verdict was right on 98.1 %" in Page(write_report(run_copy)).words
+    edit(run_copy / "manifest.json", lambda m: m["task"].update(name="dpg_stickers"))
+    page = Page(write_report(run_copy))
+    assert "the sticker judge was measured on GenEval verdicts only" in page.words
+    assert "was right on" not in page.words and "too high by about" not in page.words
+    assert "judge right" not in page.words and "0.981" in page.words
+
+
+def test_scores_of_a_set_of_pictures_are_called_inside_and_outside(run_copy):
+    edit(run_copy / "manifest.json", lambda m: m["task"].update(name="fid_stickers"))
+    page = Page(write_report(run_copy))
+    assert "Inside and outside the reference" in page.words and "What went wrong" not in page.words
+    assert page.data()["words"]["right"] == "inside" and page.data()["words"]["wrong_mark"] == "out"
+
+
 def test_published_figures_stand_apart_and_rewritten_prompts_apart_from_them(page):
     section = page.source[page.source.index('id="published"') : page.source.index('id="made"')]
     assert "Not comparable with this run." in section
@@ -387,6 +403,8 @@ def test_a_run_of_questions_has_answers_in_place_of_pictures(run_copy):
     page = Page(write_report(run_copy))
     assert 'id="published"' not in page.source and 'id="judge"' not in page.source
     assert "Answers" in page.words
+    assert "rrors of the judge" not in page.words and page.data()["words"]["thing"] == "question"
+    assert ">questions</th>" in page.source and ">prompts</th>" not in page.source
     assert any(o.get("x") == "yes" for s in page.data()["samples"] for o in s["o"])
 
 
@@ -444,7 +462,7 @@ def test_a_run_that_was_judged_again_names_its_parent(run_copy):
     parent = {"relation": "rescored", "run": "../first", "judge": {"name": "old", "version": "3"}, "missing": 2}
     edit(run_copy / "manifest.json", lambda m: m.update(parent=parent))
     words = Page(write_report(run_copy)).words
-    assert "The outputs are those of ../first, where old 3 judged them. 2 of them it had not made yet." in words
+    assert "The outputs are those of ../first, where old, version 3, judged them. 2 of them it had" in words
     assert "blip3o-eval rescore ../first --judge stickers" in words
 
 
@@ -499,6 +517,7 @@ def test_runs_side_by_side_with_paired_differences(small_run, changed_run, tmp_p
 def test_the_same_run_twice_differs_by_nothing(small_run, tmp_path):
     page = Page(write_report([small_run, small_run], tmp_path / "both.html"))
     section = page.source[page.source.index('id="differences"') : page.source.index('id="gallery"')]
+    assert ">p</th>" in section and ">p (Holm)</th>" in section
     assert section.count("no difference shown") == section.count("+0.000</td>") == 10
     assert "higher" not in section and "lower" not in section
 

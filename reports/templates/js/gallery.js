@@ -8,14 +8,14 @@
   const isComparison = runs.length > 1;
   const filters = byId("filters");
   const field = Object.fromEntries(["group", "verdict", "kind", "half", "runs", "text", "failures", "order", "size"].map((n) => [n, byId(`f-${n}`)]));
-  const MARK = { right: "\u2713", wrong: "\u2715", none: "?" };
+  const MARK = { right: data.words.right_mark, wrong: data.words.wrong_mark, none: "?" };
   const blocks = new Map();
   const gallery = {
     data, runs, isComparison, shown: [], place: 0, MARK,
     verdictOf: (o) => (o.v === null ? "none" : o.v >= 1 ? "right" : "wrong"),
     // What an output is called: its number, or what the page says (training seeds of a sweep).
     numberOf: (o) => (data.numbers ? data.numbers[o.i] : String(o.i + 1)),
-    sayVerdict: (o) => ({ right: "right", none: "not scored", wrong: o.v > 0 ? `partly right, ${o.v.toFixed(2)}` : "wrong" })[gallery.verdictOf(o)],
+    sayVerdict: (o) => ({ right: data.words.right, none: "not scored", wrong: o.v > 0 ? `partly right, ${o.v.toFixed(2)}` : data.words.wrong })[gallery.verdictOf(o)],
     encoded(number_) {
       const block = Math.floor(number_ / data.perBlock);
       if (!blocks.has(block)) blocks.set(block, json(`g-block-${block}`));
@@ -31,7 +31,7 @@
       return gallery.image(output.t, output.w, output.h, `Picture ${gallery.numberOf(output)} for \u201c${sample.p.slice(0, 200)}\u201d: ${gallery.sayVerdict(output)}`);
     },
     // What a question is about, or an edit starts from.
-    asked: (sample) => (sample.in || []).map(([n, width, height], i) => gallery.image(n, width, height, `Picture ${i + 1} that the prompt is about`)),
+    asked: (sample) => (sample.in || []).map(([n, width, height], i) => gallery.image(n, width, height, `Picture ${i + 1} that the ${data.words.thing} is about`)),
   };
   page.gallery = gallery;
   let current = 0;
@@ -84,7 +84,7 @@
     const order = ORDERS[field.order.value];
     if (order) gallery.shown.sort((a, b) => order(a.sample, b.sample));
     gallery.said = gallery.shown.length
-      ? `${number(outputs)} of ${number(total)} outputs, ${number(gallery.shown.length)} ${gallery.shown.length === 1 ? "prompt" : "prompts"}`
+      ? `${number(outputs)} of ${number(total)} outputs, ${number(gallery.shown.length)} ${data.words.thing}${gallery.shown.length === 1 ? "" : "s"}`
       : "Nothing matches these filters.";
     draw();
   }

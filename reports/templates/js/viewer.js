@@ -76,7 +76,7 @@
     byId("v-place").textContent = `${number(place + 1)} of ${number(items.length)}`;
     byId("v-prompt").textContent = sample.p;
     byId("v-prompt").dir = "auto";
-    byId("v-meta").textContent = [words(data.groups[sample.g]), `prompt ${sample.id}`, data.numbers ? gallery.numberOf(output) : `number ${output.i + 1}`, sample.h === true ? "combination kept out of training" : ""].filter(Boolean).join(" \u00b7 ");
+    byId("v-meta").textContent = [words(data.groups[sample.g]), `${data.words.thing} ${sample.id}`, data.numbers ? gallery.numberOf(output) : `number ${output.i + 1}`, sample.h === true ? "combination kept out of training" : ""].filter(Boolean).join(" \u00b7 ");
     byId("v-body").className = isComparison ? "v-body many" : "v-body";
     byId("v-body").replaceChildren(...together.map((o) => isComparison
       ? make("section", { className: "v-run", "aria-label": runs[o.n || 0] }, make("h3", {}, runs[o.n || 0]), framed(sample, o), told(sample, o))
