@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reports.failures import is_of_sets
+
 LABELS = {
     "scenes": "scenes measured",
     "objects": "objects in them",
@@ -85,7 +87,8 @@ def verdict_accuracy(accuracy: Mapping[str, Any]) -> VerdictAccuracy | None:
 def judge_context(judge: Mapping[str, Any] | None, accuracy: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What pages say of the judge: `accuracy` (its tables), `verdicts` beside the figures, `judge_title`.
 
-    `is_measured_elsewhere`: its verdicts were measured, and not on this task's.
+    `is_measured_elsewhere`: its verdicts were measured, and not on this task's. `gives_verdicts`: not where it only
+    takes features, for distances between sets of pictures.
     """
     verdicts = verdict_accuracy(accuracy)
     is_of_task = task in OF_TASKS
@@ -94,6 +97,7 @@ def judge_context(judge: Mapping[str, Any] | None, accuracy: Mapping[str, Any], 
         "accuracy": accuracy_tables(accuracy),
         "verdicts": verdicts if is_of_task else None,
         "is_measured_elsewhere": verdicts is not None and not is_of_task,
+        "gives_verdicts": not is_of_sets(task),
         "judge_title": "the sticker judge" if name == "stickers" else f"the judge {name}",
     }
 

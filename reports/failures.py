@@ -48,13 +48,18 @@ _SAID_OF_SETS = {
 }  # fmt: skip
 
 
+def is_of_sets(task: str) -> bool:
+    """Whether a task measures sets of pictures (FID and its like) and not what single ones show."""
+    return task.partition("_")[0] == "fid"
+
+
 def verdict_words(task: str, kind: str) -> dict[str, str]:
     """What pages call a score of 1 and one of 0, and what was asked: tasks on sets of pictures judge no picture.
 
     >>> verdict_words("fid_stickers", "generation")["right"], verdict_words("mme", "understanding")["thing"]
     ('inside', 'question')
     """
-    said = _SAID | (_SAID_OF_SETS if task.partition("_")[0] == "fid" else {})
+    said = _SAID | (_SAID_OF_SETS if is_of_sets(task) else {})
     return said | ({} if kind == "generation" else {"thing": "question"})
 
 

@@ -211,6 +211,7 @@ def test_scores_of_a_set_of_pictures_are_called_inside_and_outside(run_copy):
     page = Page(write_report(run_copy))
     assert "Inside and outside the reference" in page.words and "What went wrong" not in page.words
     assert page.data()["words"]["right"] == "inside" and page.data()["words"]["wrong_mark"] == "out"
+    assert "was right on" not in page.words and "are right is not known" not in page.words
 
 
 def test_published_figures_stand_apart_and_rewritten_prompts_apart_from_them(page):
