@@ -277,7 +277,7 @@ def test_training_forwards_of_other_sizes_are_reproduced(
 ) -> None:
     report = replay_file(write_train(tmp_path, with_pictures, pixel_values=pixel_values))
     assert report.failures == {}
-    assert len(report.differences) == 9
+    assert len(report.differences) == 10
 
 
 @pytest.mark.parametrize(("with_pictures", "steps"), [(False, 7), (True, 30)])
