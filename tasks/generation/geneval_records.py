@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from evals.recorded import Field
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+_LARGE_CROP = 2**20  # pixels; a box beyond it and four times its picture is a mistake, and takes hours to write
 
 # Pixels of these modes can be written as numbers; P would need its palette. mode -> (dtype, bands)
 _MODES: Mapping[str, tuple[Any, int]] = {
@@ -107,8 +108,13 @@ def score_crop(line: Field) -> dict[str, Any]:
     image = _image(line["mode"], line["pixels"])
     mask = _mask(line["mask"], image)
     box = line["box"]
+    x1, y1, x2, y2 = box.numbers(4)
+    if max(x2 - x1, 1) * max(y2 - y1, 1) > max(_LARGE_CROP, 4 * image.width * image.height):
+        box.fail(
+            f"cannot be cut out of {image.width} x {image.height} pixels: {x2 - x1:.6g} x {y2 - y1:.6g} is far larger"
+        )
     try:
-        crop = color_crop(image, mask, box.numbers(4))
+        crop = color_crop(image, mask, (x1, y1, x2, y2))
     except (ValueError, OverflowError, MemoryError, DecompressionBombError) as error:
         box.fail(f"cannot be cut out of {image.width} x {image.height} pixels: {error}")
     return {"id": name, "size": list(crop.size), "pixels": np.asarray(crop).tolist()}

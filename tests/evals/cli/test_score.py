@@ -300,6 +300,9 @@ def test_crops_that_make_no_picture_are_refused(tmp_path: Path) -> None:
         ({"mask": [[1, 0], [2, 0]]}, "mask must be null or 2 rows of 2 zeros and ones"),
         ({"box": [2, 0, 0, 2]}, "box cannot be cut out of 2 x 2 pixels"),
         ({"box": [0, 0, 1e9, 1e9]}, "box cannot be cut out of 2 x 2 pixels"),
+        ({"box": [0, 0, 4000, 4000]}, "2 x 2 pixels: 4000 x 4000 is far larger"),
+        ({"box": [1, 0, 1, 1e7]}, "2 x 2 pixels: 0 x 1e+07 is far larger"),
+        ({"box": [-1e308, 0, 1e308, 1]}, "2 x 2 pixels: inf x 1 is far larger"),
     ):
         path = write(tmp_path / "c.jsonl", crop, {**crop, **change})
         message = complaint("--task", "geneval", "--crops", path)
