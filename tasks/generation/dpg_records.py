@@ -8,7 +8,8 @@ names in the folder, `answers[item][picture][proposition_id]` the judge's text. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.generation import dpg_rules as rules
@@ -16,6 +17,12 @@ from tasks.generation import dpg_rules as rules
 if TYPE_CHECKING:
     from evals.recorded import Field
 
+# Cells that the script's table reader, pandas 2, takes for empty: its `STR_NA_VALUES`.
+_MISSING = frozenset(
+    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+     "NULL", "NaN", "None", "n/a", "nan", "null")
+)  # fmt: skip
+_NO_FILE = "."  # an id that no picture has: a file's item is its name up to the first dot
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
@@ -23,17 +30,30 @@ def score_answers(line: Field) -> dict[str, Any]:
     """`id`, and the figures of both modes under `official` and `fixed`."""
     name = line["id"].text()
     rows = [_row(item) for item in line["rows"].items()]
-    # The script's table reads a column of numbers alone as numbers, which are the name of no file.
-    has_names = not all(_NUMBER.fullmatch(row.item_id) for row in rows)
     pic_num = line["pic_num"].integer()
     images = [item.text() for item in line["images"].items()]
     members = line["answers"].object()
     answers = {item: _pictures(line["answers"][item]) for item in members}
     return {
         "id": name,
-        "official": to_json(rules.score_official(rows if has_names else [], pic_num, images, answers)),
+        "official": to_json(rules.score_official(_as_table(rows), pic_num, images, answers)),
         "fixed": to_json(rules.score_fixed(rows, pic_num, images, answers)),
     }
+
+
+def _as_table(rows: Sequence[rules.Row]) -> list[rules.Row]:
+    """The rows as the script's table reader hands them out."""
+    # A column of numbers alone, empty cells left out, becomes numbers, which are the name of no file.
+    if all(row.item_id in _MISSING or _NUMBER.fullmatch(row.item_id) for row in rows):
+        return []
+    return [
+        replace(
+            row,
+            item_id=_NO_FILE if row.item_id in _MISSING else row.item_id,
+            tuple=None if row.tuple in _MISSING else row.tuple,
+        )
+        for row in rows
+    ]
 
 
 def to_json(scores: rules.Scores) -> dict[str, Any]:
@@ -82,6 +102,9 @@ def _pictures(field: Field) -> list[Mapping[int, str | None]]:
         found: dict[int, str | None] = {}
         for key in picture.object():
             answer = picture[key]
-            found[_number(picture, key)] = None if answer.value is None else answer.text()
+            number = _number(picture, key)
+            if number in found:
+                answer.fail(f"is a second answer to question {number}")
+            found[number] = None if answer.value is None else answer.text()
         pictures.append(found)
     return pictures

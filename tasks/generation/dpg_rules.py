@@ -16,6 +16,7 @@ an item that comes back later in the file           its questions are taken toge
 replaces its first block
 two files of one item both count                    the first one counts, the other has failed
 items whose ids are all numbers match no file       they match (`dpg_records`)
+cells such as "NA" or "None" are read as empty      they are texts (`dpg_records`)
 =================================================  ==================================================
 
 (The script's mixing of categories between processes depends on hash seeds and cannot be repeated.)

@@ -192,6 +192,31 @@ def test_a_file_whose_items_are_all_numbers_names_no_picture_to_the_official_scr
     assert overall("a", "12") == [100.0, 100.0]
 
 
+def test_cells_that_the_scripts_table_reader_takes_for_empty(tmp_path: Path) -> None:
+    from pandas._libs.parsers import STR_NA_VALUES
+
+    from tasks.generation import dpg_records
+
+    assert set(STR_NA_VALUES) == dpg_records._MISSING
+
+    def scored(item: str, category: str) -> list[dict[str, Any]]:
+        cells = {"proposition_id": 1, "dependency": "0", "tuple": category}
+        rows = [{"item_id": name, **cells} for name in ("lost", "b", item)]
+        case = {"rows": rows, "images": [f"{item}.png"], "answers": {item: [{"1": "yes"}]}}
+        path = tmp_path / "a.jsonl"
+        path.write_text(json.dumps({"id": "x", "pic_num": 1, **case}))
+        [line] = score(path).stdout.splitlines()
+        return [json.loads(line)[mode] for mode in ("official", "fixed")]
+
+    script, repaired = scored("a", "NA")
+    assert script["failed"] == ["a.png"] and script["l1"] == {} and script["overall"] == 100.0
+    assert repaired["l1"] == {"NA": 100.0}
+    script, repaired = scored("None", "global - (x)")
+    assert (script["overall"], repaired["overall"]) == (None, 100.0)
+    script, repaired = scored("Nan", "none")
+    assert script == {**repaired, "failed": []} and script["l1"] == {"none": 100.0}
+
+
 GOOD: dict[str, Any] = {
     "id": "x",
     "rows": [{"item_id": "a", "proposition_id": 1, "dependency": "0", "tuple": "global - (x)"}],
@@ -213,6 +238,7 @@ GOOD: dict[str, Any] = {
         ({"images": [3]}, "images[0] must be a string, got 3"),
         ({"answers": {"a": {"1": "yes"}}}, "answers.a must be a list"),
         ({"answers": {"a": [{"one": "yes"}]}}, "answers.a[0] must hold whole numbers"),
+        ({"answers": {"a": [{"1": "yes", "01": "no"}]}}, "answers.a[0].01 is a second answer to question 1"),
         ({"answers": {"a": [{"1": True}]}}, "answers.a[0].1 must be a string, got true"),
     ],
 )
