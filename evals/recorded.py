@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,18 @@ def _is_finite_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:  # a whole number beyond the range of floats
         return False
+
+
+def notes_on_repeats(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """A note for the reader where several scored rows have the same `key`: a file may hold answers twice."""
+    counts = Counter(row[key] for row in rows)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    return [
+        f"{key} {json.dumps(repeated[0])} stands in {counts[repeated[0]]} lines ({len(repeated)} repeated in all); "
+        "every line counts"
+    ]
 
 
 def read_lines(path: str | Path) -> list[Field]:

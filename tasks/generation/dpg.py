@@ -142,6 +142,12 @@ class Dpg(QuestionGraphTask):
 
         return [score_answers(line) for line in lines]
 
+    def notes_on_recorded(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the scored rows has to know."""
+        from evals.recorded import notes_on_repeats
+
+        return notes_on_repeats(rows, "id")
+
 
 def _family(item_id: str) -> str:
     """ "partiprompts" of "partiprompts97"; "plain" of an id that is a number."""

@@ -191,7 +191,11 @@ class GenEval:
 
     def notes_on_recorded(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """What a reader of the scored rows has to know."""
-        if kind != "results" or rows[0]["overall"] is not None:
+        from evals.recorded import notes_on_repeats
+
+        if kind != "results":
+            return notes_on_repeats(rows, "id")
+        if rows[0]["overall"] is not None:
             return []
         missing = [tag for tag in TAGS if tag not in rows[0]["tags"]]
         return [f"overall is not given: no rows of {', '.join(missing)}"]

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from evals.api import Metric, Sample, Score, ScoreItem, ScoreRow, TaskKind
 from evals.errors import InputError
-from evals.recorded import Field
+from evals.recorded import Field, notes_on_repeats
 from tasks.understanding.data import Place, Source, find_files
 from tasks.understanding.table import Table
 
@@ -165,6 +165,10 @@ class QuestionTask(ABC, Generic[Doc]):
         under `error`, is a failed sample, which has no score. With `compat` a response is needed.
         """
         return self._compat_rows(lines) if compat else self._rows(lines)
+
+    def notes_on_recorded(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the scored rows has to know."""
+        return notes_on_repeats(rows[:-1], "n")
 
     def _compat_rows(self, lines: Sequence[Field]) -> list[Mapping[str, Any]]:
         scorer, rows = self.lmms_eval(), []

@@ -104,8 +104,11 @@ class MmBench(QuestionTask[Question]):
         options = {
             c: ABSENT if cell is None else optional_text(record, c) for c, cell in cells.items()
         }
+        index = record["index"]
+        if index.integer() < 0:  # it would belong to no main row
+            index.fail(f"must be 0 or more, got {index.shown}")
         return Question(
-            index=record["index"].integer(),
+            index=index.value,
             question=record["question"].text(),
             hint=optional_text(record, "hint"),
             options={c: text for c, text in options.items() if text is not None},

@@ -21,8 +21,10 @@ Version 2: answers end after 16 tokens or at a blank line, as in lmms-eval.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from evals.api import Metric, MetricValue, Score, ScoreRow, Terms
 from evals.recorded import Field
@@ -137,6 +139,19 @@ class Mme(QuestionTask[Question]):
             unparsed_share(),
             *(Points(f"{half}_lmms_eval", names, "lmms_eval") for half, names in halves),
         ]
+
+    def notes_on_recorded(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Repeats, and the first picture whose answers are no pair."""
+        results = [row["result"] for row in rows[:-1]]
+        pictures = Counter(r.get("question_id", r.get("pair")) for r in results if "unscored" not in r)
+        odd = [name for name, count in pictures.items() if count != 2]
+        notes = super().notes_on_recorded(kind, rows)
+        if odd:
+            notes.append(
+                f"picture {odd[0]!r} has {pictures[odd[0]]} instead of two scored answers ({len(odd)} such pictures in "
+                "all): no points for it"
+            )
+        return notes
 
     def lmms_eval(self) -> LmmsEval:
         return LmmsEval()

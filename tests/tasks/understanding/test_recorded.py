@@ -55,6 +55,23 @@ def test_prompts_and_scores_are_those_of_lmms_eval(golden: Path, task: str) -> N
     assert list(rows[-1]["aggregate"]["metrics"]) == list(wanted)
 
 
+@pytest.mark.parametrize("options", [(), ("--compat", "lmms-eval")])
+@pytest.mark.parametrize("task", ["realworldqa", "mme"])
+def test_answers_that_stand_twice_in_a_file_are_named(
+    golden: Path, tmp_path: Path, task: str, options: tuple[str, ...]
+) -> None:
+    found = cases(golden, task)
+    once = score(task, write(tmp_path / "a.jsonl", *found), *options)
+    assert " lines (" not in once.stderr
+    twice = score(task, write(tmp_path / "a.jsonl", *found, *found), *options)
+    first = found[0]["n"]
+    assert twice.exit_code == 0
+    assert f"note: n {first} stands in 2 lines (20 repeated in all); every line counts" in twice.stderr
+    if task == "mme":
+        picture = found[0]["doc"]["question_id"]
+        assert f"note: picture '{picture}' has 4 instead of two scored answers" in twice.stderr
+
+
 @pytest.mark.parametrize("task", FILES)
 def test_the_own_rules_give_every_answer_a_value_and_figures_with_intervals(
     golden: Path, task: str
@@ -150,6 +167,7 @@ def test_an_unknown_compat_is_refused(golden: Path) -> None:
         ("realworldqa", {"answer": 7}, "doc.answer must be a string, got 7"),
         ("seedbench", {"choice_c": None}, "doc.choice_c must be a string, got null"),
         ("mmbench", {"index": "7"}, "doc.index must be a whole number"),
+        ("mmbench", {"index": -3}, "doc.index must be 0 or more, got -3"),
         ("mmbench", {"A": 3}, "doc.A must be a string, got 3"),
     ],
 )
