@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import torch
+
     from blip3o.pipeline import Blip3oPipeline
 
 model_option = click.option(
@@ -17,7 +19,9 @@ model_option = click.option(
 )
 # What torch's generators take, so that no seed is another's.
 SEED = click.IntRange(0, 2**63 - 1)
-device_option = click.option("--device", default="cpu", show_default=True, help="Torch device.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda, cuda:N or mps."
+)
 
 
 def disk_trouble(error: BaseException) -> str | None:
@@ -44,15 +48,25 @@ def wait_politely() -> None:
 
 def load_pipeline(model: str, compat: Any, device: str) -> Blip3oPipeline:
     """The pipeline on a device. Raises: Blip3oError."""
-    from blip3o.errors import ConfigError
     from blip3o.pipeline import Blip3oPipeline
 
-    pipeline = Blip3oPipeline.from_pretrained(model, compat=compat)
+    found = find_device(device)
+    return Blip3oPipeline.from_pretrained(model, compat=compat).to(found)
+
+
+def find_device(name: str) -> torch.device:
+    """A device that works; ``auto`` is this machine's accelerator, or its CPU. Raises: ConfigError."""
+    import torch
+
+    from blip3o.errors import ConfigError
+
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        return pipeline.to(device)
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {device!r} cannot be used ({reason}); try cpu") from None
+        raise ConfigError(f"device {name!r} cannot be used ({reason}); try cpu") from None
 
 
 def check_output(output: Path) -> None:
