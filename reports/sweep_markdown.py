@@ -31,6 +31,11 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 
+_MISSING = (
+    "> **No results yet: `{file}` is not there.** Nothing on this page came out of a finished sweep. The\n"
+    "> text says how results are going to be read; tables and verdicts are going to be written from that file."
+)
+
 
 def filled(page: str, folder: Path) -> str:
     """The document with every block written anew; a results file that is not there is said in its blocks.
@@ -51,7 +56,8 @@ def filled(page: str, folder: Path) -> str:
         settings = _settings(match["settings"], match["open"])
         results = _read(folder / match["file"])
         if results is None:
-            body = f"*No results yet: `{match['file']}` is not there.*"
+            missing = _MISSING if name == "status" else "*No results yet: `{file}` is not there.*"
+            body = missing.format(file=match["file"])
         else:
             try:
                 body = BLOCKS[name](results, **settings)

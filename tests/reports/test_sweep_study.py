@@ -144,6 +144,12 @@ def test_tables_of_the_repositorys_documents_equal_their_results_files():
         assert found["is_test_double"] is False and path.stat().st_size < 100_000
 
 
+def test_a_document_without_results_says_so_at_its_top(tmp_path):
+    text = filled(study_page(tmp_path).read_text(encoding="utf-8"), tmp_path)
+    assert "**No results yet: `study/results.json` is not there.**" in "".join(text.splitlines(keepends=True)[:6])
+    assert text.count("> **No results yet") == 1
+
+
 def test_a_document_is_written_from_the_results_file_and_then_stays(results, tmp_path):
     write_results(results, tmp_path / "study" / "results.json")
     assert json.loads((tmp_path / "study" / "results.json").read_bytes()) == results
