@@ -85,7 +85,7 @@ def facts(run: RunData) -> list[tuple[str, Facts]]:
 
 def _part(part: Mapping[str, Any]) -> Facts:
     return [
-        ("name", f"{part['name']} {part['version']}"),
+        ("name", f"{part['name']}, version {part['version']}"),
         ("weights sha256", part["weights_sha256"]),
         ("domain", part["domain"]),
         *((words(key), _text(value)) for key, value in part["settings"].items()),

@@ -558,6 +558,7 @@ def test_categories_stand_in_one_table_for_both_modes(tmp_path):
     names = [n.removeprefix("official_") for n in figures if n.startswith("official_")]
     assert len(rows) == sum(figures[n]["value"] is not None for n in names)
     entity = next(row for row in rows if 'scope="row">entity ' in row)
+    assert source.count('data-title="results"') == 1  # categories of level 1 are drawn beside the headline
     assert f"{figures['entity']['value']:.1f}" in entity and f"{figures['official_entity']['value']:.1f}" in entity
     assert figures["official_entity"]["n"] < figures["entity"]["n"]
     assert "official entity" not in source[source.index("Further figures") :].split("</table>")[0]
