@@ -69,10 +69,11 @@ def table(found: Comparison) -> list[str]:
         lines += ["", f"{one.name} ({run.root}): {one.shared} shared outputs of {one.shared_samples} samples"]
         lines += _rows(one, {**(found.runs[0].results or {}).get("metrics", {})})
         lines += [f"note: {text}" for text in one.notes]
+    tests = "1 test" if found.n_tests == 1 else f"{found.n_tests} tests"
     small = sum((r.p_holm or 1.0) < _SIGNIFICANT for one in found.against for r in one.rows)
     lines += [
         "",
-        f"p: two-sided, signs of whole prompts flipped; Holm: corrected for the {found.n_tests} tests above. "
+        f"p: two-sided, signs of whole prompts flipped; Holm: corrected for the {tests} above. "
         f"{small} of them stay below {_SIGNIFICANT}.",
     ]
     return lines

@@ -180,6 +180,8 @@ def test_rescore_and_compare_from_the_command_line(made, pictures) -> None:
     overall = next(line for line in text.stdout.splitlines() if line.startswith("overall"))
     assert overall.split()[1:4] == [overall.split()[1], overall.split()[1], "+0.000"]
     assert "TEST DOUBLE" in text.stdout and "Holm: corrected for the 7 tests above" in text.stdout
+    single = call("compare", run, "scored", "--metric", "overall").stdout
+    assert "Holm: corrected for the 1 test above." in single
     data = json.loads(call("compare", run, "scored", "--json").stdout)
     assert data["comparisons"][0]["metrics"]["overall"]["difference"] == 0.0
     assert data["comparisons"][0]["shared_outputs"] == 12
