@@ -47,9 +47,10 @@ def score(
 
     from evals.errors import UsageError
     from evals.metrics.set_figures import MAX_REFERENCE, all_figures
-    from evals.pictures.sets import picture_set, reference_of
+    from evals.pictures.sets import check_places, picture_set, reference_of
     from evals.results import metric_to_json
 
+    check_places(pictures, reference)  # before weights are asked for
     judge = _judge(options)
     other = reference_of(reference, judge, quiet)
     found = picture_set(pictures, judge, quiet)

@@ -81,12 +81,21 @@ def statistics_of(
     )
 
 
+def check_places(folder: Path, reference: Path) -> None:
+    """Raises InputError for folders without pictures, UsageError for what can be no reference."""
+    if reference.is_dir():
+        picture_paths(reference)
+    elif reference.suffix != STATISTICS_SUFFIX:
+        raise UsageError(f"{reference}: is neither a folder of pictures nor a statistics file ({STATISTICS_SUFFIX})")
+    elif not reference.is_file():
+        raise InputError(f"{reference}: there is no such file")
+    picture_paths(folder)
+
+
 def reference_of(place: Path, judge: Any, is_quiet: bool = False) -> Statistics:
     """A folder of pictures or a statistics file as the reference. Raises UsageError for another recipe."""
     if place.is_dir():
         return statistics_of(picture_paths(place), place, judge, is_quiet=is_quiet)
-    if place.suffix != STATISTICS_SUFFIX:
-        raise UsageError(f"{place}: is neither a folder of pictures nor a statistics file ({STATISTICS_SUFFIX})")
     reference = load(place)
     judge.recipe.refuse_other(reference.recipe, str(place))
     return reference

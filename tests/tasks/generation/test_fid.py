@@ -169,6 +169,8 @@ def test_the_command_says_in_one_line_what_is_wrong(arguments, message, tmp_path
     from evals.cli.main import main
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    Image.new("RGB", (8, 8)).save("x/a.png")
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2 and message in done.output
 
