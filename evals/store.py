@@ -21,7 +21,7 @@ from typing import Any
 
 from evals.api import Sample
 from evals.errors import ConfigMismatchError, LockedError, StoreError, UsageError
-from evals.io.files import json_problem, write_atomically, write_json, writing
+from evals.io.files import json_problem, temporary_of, write_atomically, write_json, writing
 from evals.io.jsonl import Scan, scan
 from evals.io.locks import FileLock
 from evals.phases.attempts import Attempts
@@ -323,7 +323,7 @@ def _link(source: Path | None, path: Path) -> bool:
     """Put a hard link of ``source`` at ``path``; False where that is not possible."""
     if source is None:
         return False
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     try:
         temporary.unlink(missing_ok=True)
         os.link(source, temporary)
@@ -336,7 +336,7 @@ def _link(source: Path | None, path: Path) -> bool:
 
 def _replace(path: Path, data: bytes) -> None:
     # No fsync per picture: after a power loss its size is checked on resume, its checksum on reading.
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     temporary.write_bytes(data)
     os.replace(temporary, path)
 

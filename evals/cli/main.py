@@ -67,6 +67,17 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if not _is_of_output(error):
+                raise
+            # What is left to write is given up; else the interpreter's end fails on it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         from blip3o.errors import Blip3oError
         from evals.errors import EvalError
@@ -79,6 +90,14 @@ class LazyGroup(click.Group):
             failure = click.ClickException(redact(str(error)))
             failure.exit_code = getattr(error, "exit_code", 1)
             raise failure from error
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether an error comes from printing, say on a full disk: it carries no name, but its last frame is click's."""
+    import traceback
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__") == click.utils.__name__
 
 
 def _print_without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -30,6 +30,7 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
     The same command resumes; outputs that RUN has made meanwhile are taken over. While RUN lacks outputs,
     they count as failed and no headline figure is given.
     """
+    from evals.cli.interrupts import resumable
     from evals.cli.run import set_up_logging, show, wait_politely
     from evals.errors import EvalError
     from evals.rescoring import rescore
@@ -46,10 +47,8 @@ def command(run: str, judge: str | None, output: str | None, quiet: bool, **opti
         tracking["enabled"] = False
     if tracking:
         settings["tracking"] = tracking
-    try:
+    with resumable():
         found = rescore(run, judge, output=output, settings=settings, quiet=quiet)
-    except KeyboardInterrupt:
-        raise EvalError("interrupted; the same command goes on from here") from None
     if not quiet:
         missing = f"; {found.missing:,} are not made yet" if found.missing else ""
         click.echo(f"reused {found.reused:,} outputs of {found.parent}{missing}", err=True)

@@ -35,10 +35,12 @@ def command(ctx: click.Context, **options: Any) -> None:
 
     The same command resumes an interrupted run, and only reads a finished one. Settings are taken
     from, later ones winning: defaults, presets, --config files, environment, --set, these flags;
-    `config show` with the same options prints them with their origin.
+    `config show` with the same options prints them with their origin. Ctrl-C and SIGTERM stop a run so that
+    it can go on; the exit code is then 1 and 143.
     """
     from pathlib import Path
 
+    from evals.cli.interrupts import resumable
     from evals.config import resolve
     from evals.errors import EvalError
     from evals.phases.plan import parse_shard
@@ -75,10 +77,8 @@ def command(ctx: click.Context, **options: Any) -> None:
     ]
     problems = []
     for prepared in runs:
-        try:
+        with resumable():
             run = prepared.run()
-        except KeyboardInterrupt:
-            raise EvalError("interrupted; the same command goes on from here") from None
         show(run, options["json"], [metric.name for metric in prepared.parts.metrics])
         if run.problem is not None:
             problems.append(run.problem)

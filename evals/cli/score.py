@@ -99,6 +99,7 @@ def _score_images(ctx: click.Context, name: str, task: Any, folder: str, as_json
     from pathlib import Path
 
     from evals import registry
+    from evals.cli.interrupts import resumable
     from evals.cli.run import set_up_logging, show, wait_politely
     from evals.config import resolve, set_key
     from evals.errors import EvalError
@@ -134,10 +135,8 @@ def _score_images(ctx: click.Context, name: str, task: Any, folder: str, as_json
         retry_errors=options["retry_errors"],
         quiet=options["quiet"],
     )
-    try:
+    with resumable():
         run = prepare(name, config.model.name, config.judge.name, config, run_options).run()
-    except KeyboardInterrupt:
-        raise EvalError("interrupted; the same command goes on from here") from None
     show(run, as_json)
     if run.problem is not None:
         raise EvalError(run.problem)

@@ -28,6 +28,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or path
+        if error.errno == errno.ENOENT and not path.parent.exists():
+            raise StoreError(f"{where} cannot be written: there is no folder {path.parent}") from error
         if error.errno in _NO_SPACE:
             raise StoreError(
                 f"no space left on the device of {where}: free some and run the same command again; "
@@ -40,19 +42,28 @@ def writing(path: Path) -> Iterator[None]:
         raise StoreError(f"{where}: {error.strerror or error}") from error
 
 
+def temporary_of(path: Path) -> Path:
+    """Where the content of ``path`` lies until it is whole."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def write_atomically(path: Path, data: bytes, is_durable: bool = True) -> None:
     """Replace ``path`` by ``data`` in one step; readers see the old or the new, never a part.
 
     ``is_durable`` forces the data to the disk first, against power loss.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_of(path)
     with writing(path):
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            if is_durable:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                if is_durable:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            error.filename = str(path)  # the temporary name says nothing to who asked for this one
+            raise
 
 
 def write_json(path: Path, value: Mapping[str, Any], is_durable: bool = True) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from evals.errors import InputError
 from evals.io.checksums import LINE_KEY, line_problem, seal_line
+from evals.io.files import temporary_of
 from evals.phases.plan import Batch
 
 _SYNC_EVERY_S = 2.0
@@ -150,7 +151,7 @@ class Scan:
 
     def rewrite(self, path: Path) -> None:
         """Write the usable lines to ``path``, in plan order, in one atomic step."""
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = temporary_of(path)
         with open(temporary, "wb") as file:
             file.writelines(self.lines())
             file.flush()
