@@ -1,7 +1,9 @@
 """How MMMU's free answers are read: a letter for multiple choice, candidates for open questions.
 
 The rules of MMMU's own evaluation (MMMU-Benchmark/MMMU, eval/eval_utils.py, commit 51ce7f3) as
-lmms-eval 0.7.3 carries them, without its draw of a random letter when none is found.
+lmms-eval 0.7.3 carries them, without its draw of a random letter when none is found. They differ in the
+shapes of a letter: MMMU asks for a space on both sides (" A "), lmms-eval takes "A " and "A." wherever
+they stand, so that "DNA" reads as A. Figures here follow lmms-eval.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The normalisation of the VQA evaluation (arXiv:1505.00468; EvalAI) as lmms-eval 0.7.3 carries it, with
 its oddities, since published figures rest on them: "none" becomes 0, at most 32 full stops are taken
-out, and apostrophes are put into words such as "dont", but not into "im".
+out, and apostrophes are put into words such as "dont", but not into "im". The official evaluator normalises
+nothing when all ten gold answers are equal; lmms-eval, followed here, always does.
 """
 
 from __future__ import annotations

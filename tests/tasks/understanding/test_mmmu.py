@@ -168,3 +168,9 @@ def test_candidates_that_json_does_not_know_are_marked() -> None:
     assert scorer.result(doc, "-inf")["parsed_pred"] == [{"non_finite": "-inf"}]
     assert scorer.result(doc, "nan")["parsed_pred"] == [{"non_finite": "nan"}]
     assert scorer.result(doc, "so b\nis 7")["parsed_pred"] == [" b", "b ", 7.0]
+
+
+def test_a_letter_that_only_ends_a_word_counts_as_in_lmms_eval() -> None:
+    """MMMU's own rule wants a space on both sides and finds none here."""
+    assert choice_of("DNA", ["a", "b", "c", "d"]) == "A"
+    assert choice_of("it is in RNA.", ["a", "b", "c", "d"]) == "A"
