@@ -9,7 +9,7 @@ from typing import Any
 from evals import config as configs
 from evals.api import Judge, Model, Task
 from evals.config import RunConfig
-from evals.errors import UsageError
+from evals.errors import ConfigError, UsageError, shown
 from evals.phases.beside import WHEN, When
 from evals.phases.outcome import Run, RunOptions
 from evals.plugins.lookup import find_judge, find_model, find_task
@@ -49,6 +49,7 @@ def evaluate(
     Raises: UsageError and its children before anything is generated; ModelError, JudgeError and
     StoreError while running, with everything so far kept on disk.
     """
+    _check_given(task, model, judge)
     if config is None:
         config = _config_from(task, model, judge, settings)
     elif settings:
@@ -103,6 +104,16 @@ def merge(folder: str | Path, quiet: bool = False) -> Run:
     options = RunOptions(Path(folder), quiet=quiet, merge_only=True, verify=True)
     task, model = find_task(config.task, config.data), find_model(config)
     return Prepared(config, options, task, model, find_judge(config, task, model)).run()
+
+
+def _check_given(task: Any, model: Any, judge: Any) -> None:
+    """Raises: ConfigError for what is neither a name nor an object that could be one of the three."""
+    if isinstance(task, str) and "," in task and ":" not in task:
+        raise ConfigError(f"task {shown(task)}: evaluate takes one task; call it once for each")
+    for kind, given, member in (("task", task, "name"), ("model", model, "identity"), ("judge", judge, "identity")):
+        is_left_out = kind == "judge" and given is None
+        if not (is_left_out or isinstance(given, str) or hasattr(given, member)):
+            raise ConfigError(f"{kind} {shown(given)}: give a name, or an object like evals.api.{kind.title()}")
 
 
 def _config_from(task: Any, model: Any, judge: Any, settings: Mapping[str, Any]) -> RunConfig:

@@ -51,6 +51,11 @@ class Run:
     problem: str | None = None
     notes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        """One line; the content of its files is behind the properties."""
+        state = self.problem or (f"{self.pending} outputs pending" if self.pending else "ok")
+        return f"<Run {self.root}: {state}>"
+
     @property
     def root(self) -> Path:
         return self.data.root

@@ -13,6 +13,7 @@ import evals
 from evals import store
 from evals.api import Identity
 from evals.errors import (
+    ConfigError,
     ConfigMismatchError,
     LockedError,
     ModelError,
@@ -78,6 +79,24 @@ class MortalJudge(DummyJudge):
             raise Dies
         self.calls -= 1
         return super().detect(images, color_classes)
+
+
+def test_what_is_no_task_model_or_judge_is_said_in_one_line(run) -> None:
+    for arguments, expected in (
+        ({"task": "geneval,mme"}, "task 'geneval,mme': evaluate takes one task; call it once for each"),
+        ({"task": 3}, "task 3: give a name, or an object like evals.api.Task"),
+        ({"model": 3}, "model 3: give a name, or an object like evals.api.Model"),
+        ({"model": None}, "model None: give a name"),
+        ({"judge": ["dummy"]}, r"judge \['dummy'\]: give a name, or an object like evals.api.Judge"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{expected}"):
+            run(**arguments)
+
+
+def test_names_of_the_package_are_completed_and_a_run_is_short_to_show(run) -> None:
+    assert {"Run", "evaluate"} <= set(dir(evals))
+    made = run()
+    assert repr(made) == f"<Run {made.root}: ok>"
 
 
 def test_a_run_leaves_everything_a_reader_needs(run, fruit) -> None:
