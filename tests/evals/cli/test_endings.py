@@ -32,9 +32,12 @@ def test_sigterm_ends_a_run_as_ctrl_c_does_and_the_same_command_goes_on(
     tmp_path: Path, number: int, code: int
 ) -> None:
     run = tmp_path / "r"
-    settings = ["--model", "dummy:seconds=0.05", "--no-track", "-q", "--limit", "6", "--judge-when", "after"]
+    settings = ["--model", "dummy:seconds=0.1", "--no-track", "-q", "--limit", "6", "--judge-when", "after"]
     program = [*PROGRAM, "run", "--task", "geneval", *settings, "--output", str(run)]
-    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background shell ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(run.glob("outputs*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.01)
