@@ -30,12 +30,12 @@ def agree(
     device: str,
     as_json: bool,
 ) -> None:
-    """Compare a judge's verdicts with people's.
+    """Compare a judge's verdicts with labels.
 
     LABELS is a file of JSON lines (docs/sticker-judge.md describes it); without it, the labels that come with the
-    package: 300 pictures that nano made. Printed are agreement, Cohen's kappa and the bias of the judge (its rate of
-    yes minus the labels') per group and overall, with 95 % intervals over prompts, and the pictures on which the two
-    differ. GenEval's overall is too high by about the bias of overall.
+    package: 300 pictures that nano made, labelled by a vision-language model. Printed are agreement, Cohen's kappa and
+    the bias of the judge (its rate of yes minus the labels') per group and overall, with 95 % intervals over prompts,
+    and the pictures on which the two differ. GenEval's overall is too high by about the bias of overall.
     """
     import json
 
