@@ -197,12 +197,11 @@ class Planner:
 
         task = find_task(config.task, config.data)
         if is_trained:  # the model does not exist yet
-            further = find_metrics(config.metrics)
-            requirements.check_metrics(task, further)
+            further, official = find_metrics(config.metrics), task.samples()
+            requirements.check_metrics(task, further, official)
             if config.judge.name != "auto":
                 requirements.check_judge(task, find_judge(config, task, None))  # type: ignore[arg-type]
             per_sample = 1 if task.kind == "understanding" else config.num_images or task.num_images
-            official = task.samples()
             samples = spread_evenly(official, task.groups, config.limit or len(official))
         else:
             parts = prepare(task, config.model.name, config.judge.name, config, RunOptions()).parts

@@ -91,6 +91,11 @@ def test_a_point_without_training_is_checked_as_a_run_would_be(planned) -> None:
         planned(train=None, run={"model": "dummy"}, axes={"run.generation.steps": [1, 0]})
 
 
+def test_a_group_that_a_task_lacks_is_refused_before_its_model_is_trained(planned) -> None:
+    with pytest.raises(ConfigError, match="task 'geneval' has no group 'nope'; it has single_object, two_object"):
+        planned(run={"metrics": ["group_mean:nope"]})
+
+
 def test_a_baseline_that_cannot_be_is_refused_with_the_reason(planned) -> None:
     baseline = {"target": "vae", "objective": "mse", "schedule": "joint"}
     with pytest.raises(ConfigError, match="baseline target=vae,objective=mse,schedule=joint is impossible: a VAE's"):
