@@ -153,8 +153,9 @@ class QwenBackbone(nn.Module):
     def _sees_in_every_batch(self) -> bool:
         """While the vision tower learns, every batch passes through it: processes that wait for each other's gradients
         or shards must all do the same, whether or not their own records show a picture."""
-        learns = any(p.requires_grad for p in self.vlm.model.visual.parameters())
-        return self.training and torch.is_grad_enabled() and learns
+        if not (self.training and torch.is_grad_enabled()):
+            return False
+        return any(p.requires_grad for p in self.vlm.model.visual.parameters())
 
     def _unseen(self) -> Tensor:
         """A blank picture of one token, times zero."""

@@ -95,6 +95,12 @@ def suggestion(key: str, known: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
 
 
+def check_compat(compat: str) -> None:
+    """Raises: ConfigError."""
+    if compat not in get_args(Compat):
+        raise ConfigError(f"compat {compat!r} is unknown; choose default or released")
+
+
 class Blip3oConfig(PretrainedConfig):
     """Backbone, queries, generation head and flow of one model.
 
@@ -129,8 +135,7 @@ class Blip3oConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         check_combination(target, objective, head)
-        if compat not in get_args(Compat):
-            raise ConfigError(f"compat {compat!r} is unknown; choose default or released")
+        check_compat(compat)
         if num_queries < 1:
             raise ConfigError(f"num_queries must be at least 1, got {num_queries}")
         backbone = dict(backbone_config or {"model_type": "qwen2_5_vl"})

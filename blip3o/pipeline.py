@@ -17,7 +17,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from blip3o import generation
 from blip3o.answering import Answers, Batching, ChoiceScores, Question, Sampling
 from blip3o.answering.questions import checked_choices, limits_of, stops_of
 from blip3o.card import PipelineCard, Understanding, write_digests
-from blip3o.config import Compat, build_part
+from blip3o.config import Compat, build_part, check_compat
 from blip3o.decoder import PixelDecoder
 from blip3o.dialogue import SEED, Dialogue
 from blip3o.errors import ConfigError, DataError, WeightsError
@@ -139,8 +139,8 @@ class Blip3oPipeline(PipelineBase):
         dtype = torch_dtype if dtype is None else dtype
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise ConfigError(f"dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype!r}")
-        if compat is not None and compat not in get_args(Compat):
-            raise ConfigError(f"compat {compat!r} is unknown; choose {' or '.join(get_args(Compat))}")
+        if compat is not None:
+            check_compat(compat)
         if device is not None and device_map is not None:
             raise ConfigError(f"give device ({device}) or device_map ({device_map}), not both")
         if is_random(str(source)):

@@ -305,8 +305,11 @@ def _forget_origin(path: Path) -> None:
 def _move(module: nn.Module, to: str | torch.device | torch.dtype) -> None:
     """``module.to``, but tables that are computed and not loaded (rotary frequencies) keep their precision, as in
     transformers' ``from_pretrained``: rounded to half precision they turn position 1000 by up to a radian."""
-    saved = set(module.state_dict()) if isinstance(to, torch.dtype) else None
-    tables = {} if saved is None else {name: b for name, b in module.named_buffers() if name not in saved}
+    if not isinstance(to, torch.dtype):
+        module.to(to)
+        return
+    saved = set(module.state_dict())
+    tables = {name: table for name, table in module.named_buffers() if name not in saved}
     module.to(to)
     for name, table in tables.items():
         owner, _, own_name = name.rpartition(".")
