@@ -158,8 +158,10 @@
   filters.addEventListener("submit", (event) => event.preventDefault());
   let pause = 0;
   filters.addEventListener("input", (event) => {
-    clearTimeout(pause); // typing: once the fingers rest
-    pause = setTimeout(() => { current = 0; apply(); }, event.target === field.text ? 120 : 0);
+    const renew = () => { current = 0; apply(); };
+    clearTimeout(pause);
+    if (event.target === field.text) pause = setTimeout(renew, 120); // once the fingers rest
+    else renew(); // a choice shows at once
   });
   filters.addEventListener("reset", () => setTimeout(() => { current = 0; apply(); }));
 
