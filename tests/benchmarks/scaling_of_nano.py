@@ -1,13 +1,14 @@
-"""What limits nano's generator: parameters, steps or batch, one at a time, tag by tag on held-out scenes.
+"""What limits nano's generator: parameters, steps, batch or objective, one at a time, tag by tag on held-out scenes.
 
     python tests/benchmarks/scaling_of_nano.py TRAINED OUT [--steps 3000] [--only base width=128 ...]
 
 TRAINED is a folder of `blip3o train nano` in which `conditions` has finished. Every run trains a fresh generator on
-these conditions with one thing changed against `base`, which is nano's own: 256 wide, 6 layers, 144 rows a step. At a
-quarter, half and all of the steps the averaged weights draw one picture of each of 192 scenes of split `val`, as in
-curves_of_nano.py; the held-out loss is over conditions of captions that no run has seen. The rate anneals to the end,
-so a checkpoint on the way lags behind a run of as many steps. Writes scaling.json after each run and scaling.webp; runs
-that are there are not repeated, and one that was stopped goes on.
+these conditions with one thing changed against `base`, which is nano's own: 256 wide, 6 layers, 144 rows a step, flow
+matching, the recipe's optimizer. At a quarter, half and all of the steps the averaged weights draw one picture of each
+of 192 scenes of split `val`, as in curves_of_nano.py, with guidance 2.5 where there is any; the held-out loss is over
+conditions of captions that no run has seen. The rate anneals to the end, so a checkpoint on the way lags behind a run
+of as many steps. Writes scaling.json after each run and scaling.webp; runs that are there are not repeated, and one
+that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from curves_of_nano import draw_tags, figure_of, scenes_of, verdicts
 from quality_of_nano import save
 
 from blip3o import Blip3oPipeline
+from blip3o.config import Objective
 from blip3o.pipeline import PipelineCard
 from blip3o.train.condition_cache import CachedConditions, ConditionBatch
 from blip3o.train.feature_cache import read_shards
-from blip3o.train.loop import Hooks, LoopConfig, fit
+from blip3o.train.loop import Hooks, fit
 from blip3o.train.nano import NanoTrainer
 from blip3o.train.nano_config import DIT_CONFIG
 from blip3o.train.nano_parts import model_config, open_gates
@@ -49,6 +51,7 @@ class Variant:
     width: int = 256
     layers: int = 6
     rows: int = 144
+    objective: Objective = "flow"
 
     @property
     def dit_config(self) -> dict[str, Any]:
@@ -65,6 +68,7 @@ VARIANTS = {
     "rows=36": Variant("batch", rows=36),
     "rows=72": Variant("batch", rows=72),
     "rows=288": Variant("batch", rows=288),
+    "objective=mse": Variant("objective", objective="mse"),
 }
 
 
@@ -110,7 +114,7 @@ class Study:
             recipe.generator.seed,
         ).without_last()
         torch.manual_seed(recipe.generator.seed)
-        model = Blip3oModel(model_config(self.tokenizer, dit_config=variant.dit_config))
+        model = Blip3oModel(model_config(self.tokenizer, dit_config=variant.dit_config, objective=variant.objective))
         model.backbone.vlm.load_state_dict(self.trained.backbone.vlm.state_dict())
         model.queries.load_state_dict(self.trained.queries.state_dict())
         open_gates(model)
@@ -125,7 +129,8 @@ class Study:
 
         def score(state: Any) -> None:
             model.eval()
-            values = verdicts(pipeline, self.judge, self.scenes, GUIDANCE, None)
+            guidance = GUIDANCE if variant.objective == "flow" else None
+            values = verdicts(pipeline, self.judge, self.scenes, guidance, None)
             figure = figure_of(self.scenes, values, None)
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 drawn = torch.Generator().manual_seed(0)
@@ -141,9 +146,7 @@ class Study:
             print(name, state.step, {k: v for k, v in found[str(state.step)].items() if k != "values"}, flush=True)
 
         marks = [self.steps // 4, self.steps // 2, self.steps]
-        config = LoopConfig(
-            steps=self.steps, lr=1e-3, warmup_steps=100, ema_decay=0.998, seed=12, log_every=50
-        )
+        config = replace(recipe.generator, steps=self.steps, max_minutes=None, ema_decay=0.998, log_every=50)
         fit(GeneratorStage(model, batches), config, folder, Hooks(checkpoint_at=frozenset(marks), checkpoint=score))
         parameters = sum(p.numel() for p in model.dit.parameters())
         shutil.rmtree(folder)
