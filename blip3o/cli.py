@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +22,9 @@ from blip3o.cli_options import (
     save_pictures,
     wait_politely,
 )
+
+if TYPE_CHECKING:
+    from blip3o.pipeline import Blip3oPipeline
 
 # Commands that live elsewhere, loaded when named: name -> (module:attribute, help line).
 _LAZY = {
@@ -93,12 +98,10 @@ def _picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of the commands that draw."""
     for option in reversed((
         model_option,
-        click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("picture.png"),
-                     show_default=True, help="PNG file; several pictures get numbers before the ending."),
         click.option("--num-images", type=click.IntRange(min=1), default=1, show_default=True,
-                     help="Pictures to make."),
+                     help="Pictures to make, of each prompt."),
         click.option("--seed", type=SEED, default=42, show_default=True,
-                     help="Seed of the first picture; the next adds 1."),
+                     help="Seed of the first picture, of each prompt; the next adds 1."),
         click.option("--steps", type=click.IntRange(min=1), default=None,
                      help="Sampling steps; default the model's own."),
         click.option("--guidance-scale", type=click.FloatRange(min=0), default=None, help="Default the model's own."),
@@ -111,56 +114,110 @@ def _picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @main.command()
-@click.argument("prompt")
+@click.argument("prompt", nargs=-1)
+@click.option("--prompts", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+              help="File with a prompt a line, - for standard input, instead of PROMPT.")
 @click.option("--image", "images", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Input picture, PROMPT then is an instruction; may be given several times.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), default=None,
+              help="PNG file of one PROMPT (several pictures get numbers before the ending), else a folder.  "
+                   "[default: picture.png, or runs/generate-DATE-TIME]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=None,
+              help="Pictures drawn at once.  [default: of one PROMPT all, else the model's own]")
 @_picture_options
 def generate(
-    prompt: str, images: tuple[Path, ...], model: str, output: Path, num_images: int, seed: int,
-    steps: int | None, guidance_scale: float | None, compat: str | None, device: str,
+    prompt: tuple[str, ...], prompts: Path | None, images: tuple[Path, ...], output: Path | None,
+    batch_size: int | None, **options: Any,
 ) -> None:
-    """Make pictures of PROMPT."""
-    _draw(prompt, images, model, output, num_images, seed, steps, guidance_scale, compat, device)
+    """Make pictures of PROMPT, or of several.
+
+    Of several, or of those in a file, they go into a folder as 00000-00.png (prompt and picture, counted from 0),
+    beside index.jsonl with prompt, seed and path of each. A picture is that of its prompt alone with its seed.
+    """
+    if bool(prompt) == (prompts is not None):
+        raise click.UsageError("give PROMPT, or several, or --prompts FILE" + (", not both" if prompt else ""))
+    if len(prompt) != 1:
+        _draw_folder(prompt, prompts, images, output, batch_size, _Drawing(**options))
+        return
+    if output is not None and output.is_dir():
+        raise click.BadParameter(f"{output} is a folder; one PROMPT needs a file", param_hint="--output")
+    _draw(prompt[0], images, output or Path("picture.png"), batch_size, _Drawing(**options))
 
 
 @main.command()
 @click.argument("image", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("instruction")
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), default=Path("picture.png"),
+              show_default=True, help="PNG file; several pictures get numbers before the ending.")
 @_picture_options
-def edit(
-    image: Path, instruction: str, model: str, output: Path, num_images: int, seed: int,
-    steps: int | None, guidance_scale: float | None, compat: str | None, device: str,
-) -> None:
+def edit(image: Path, instruction: str, output: Path, **options: Any) -> None:
     """Change the picture IMAGE by INSTRUCTION ("make the dog red")."""
-    _draw(instruction, (image,), model, output, num_images, seed, steps, guidance_scale, compat, device)
+    _draw(instruction, (image,), output, None, _Drawing(**options))
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Values of ``_picture_options``."""
+
+    model: str
+    num_images: int
+    seed: int
+    steps: int | None
+    guidance_scale: float | None
+    compat: str | None
+    device: str
+
+    def pipeline(self) -> Blip3oPipeline:
+        return load_pipeline(self.model, self.compat, self.device)
+
+    def settings(self) -> dict[str, Any]:
+        return {"num_inference_steps": self.steps, "guidance_scale": self.guidance_scale}
 
 
 def _draw(
-    text: str, images: tuple[Path, ...], model: str, output: Path, num_images: int, seed: int,
-    steps: int | None, guidance_scale: float | None, compat: str | None, device: str,
+    text: str, images: tuple[Path, ...], output: Path, batch_size: int | None, drawing: _Drawing
 ) -> None:
     """Pictures of a caption, or of an instruction about pictures, into files."""
-    import torch
-
     from blip3o.chat import open_picture
     from blip3o.errors import Blip3oError
+    from blip3o.prompt_files import draw
 
+    count = drawing.num_images
+    seeds = [drawing.seed + i for i in range(count)]
     try:
         pictures = [open_picture(path) for path in images]
         check_output(output)
-        pipeline = load_pipeline(model, compat, device)
-        settings = {
-            "generator": [torch.Generator("cpu").manual_seed(seed + i) for i in range(num_images)],
-            "num_inference_steps": steps,
-            "guidance_scale": guidance_scale,
-        }
-        if pictures:
-            result = pipeline.edit([pictures] * num_images, [text] * num_images, **settings)
-        else:
-            result = pipeline([text] * num_images, **settings)
+        made = list(
+            draw(drawing.pipeline(), [text] * count, seeds, pictures, batch_size or count, **drawing.settings())
+        )
     except Blip3oError as error:
         raise click.ClickException(str(error)) from None
-    save_pictures(result.images, output)
+    save_pictures(made, output)
+
+
+def _draw_folder(
+    given: tuple[str, ...], file: Path | None, images: tuple[Path, ...], output: Path | None,
+    batch_size: int | None, drawing: _Drawing,
+) -> None:
+    """Pictures of several prompts into a folder; their paths are printed as they are written."""
+    from blip3o.chat import open_picture
+    from blip3o.errors import Blip3oError
+    from blip3o.inputs import checked_texts
+    from blip3o.prompt_files import INDEX, check_folder, draw_folder, read_prompts, wishes_of
+
+    folder = output or Path("runs") / time.strftime("generate-%Y%m%d-%H%M%S")
+    try:
+        check_folder(folder)
+        prompts = checked_texts(given if file is None else read_prompts(file), "prompt")
+        pictures = [open_picture(path) for path in images]
+        pipeline = drawing.pipeline()
+        wishes = wishes_of(prompts, drawing.num_images, drawing.seed)
+        size = batch_size or pipeline.card.batch_size
+        for path in draw_folder(pipeline, wishes, folder, pictures, size, **drawing.settings()):
+            click.echo(path)
+    except Blip3oError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{folder / INDEX} has prompt, seed and path of each", err=True)
 
 
 @main.command()

@@ -52,6 +52,23 @@ def encode_prompts(
     return states[torch.tensor([distinct.index(key) for key in keys], device=states.device)]
 
 
+def check_prompts(
+    model: Blip3oModel,
+    inputs: InputBuilder,
+    prompts: Prompts,
+    texts: Sequence[str],
+    pictures: Sequence[Image.Image],
+    size_px: int | None,
+) -> None:
+    """Raises: DataError, as ``encode_prompts`` does, for the first text that is too long together with ``pictures``."""
+    patches = inputs.patches(pictures, size_px)
+    block = VISION_BLOCK * len(pictures)
+    rows = []
+    for text in texts:
+        rows += inputs.spread([inputs.encode(prompts.generation(text_mark(0), block), [text])], patches)
+    inputs.check_length(rows, reserved=model.config.num_queries + 1)
+
+
 def encode_empty_prompt(model: Blip3oModel, inputs: InputBuilder, device: torch.device) -> Tensor:
     """Query states (1, Q, H) of the raw text " ", which a latent decoder takes for "no prompt"."""
     ids, mask = inputs.pad([inputs.encode(UNCONDITIONAL, [])], side="right")

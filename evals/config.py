@@ -119,7 +119,7 @@ class RunConfig(_Section):
     data: str | None = Field(
         None,
         min_length=1,
-        description="file or folder with the task's data; None: BLIP3O_EVAL_DATA, then the hub's cache",
+        description="file, folder or prompt list with the task's data; None: BLIP3O_EVAL_DATA, then the hub's cache",
     )
     limit: int | None = Field(
         None, ge=1, description="prompts or questions, spread over the groups; None: all"

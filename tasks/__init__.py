@@ -29,11 +29,11 @@ TASKS = {
     ),
     "clipscore": (
         "tasks.generation.clip_score:ClipScoreTask",
-        "cosine between picture and prompt by a CLIP model, for any caption list",
+        "cosine between picture and prompt by a CLIP model: PartiPrompts, T2I-CompBench's prompts, any caption list",
     ),
     "vqascore": (
         "tasks.generation.vqa_score:VqaScoreTask",
-        "probability that a vision-language model says Yes to the prompt, for any caption list",
+        "probability that a vision-language model says Yes to the prompt: the same lists",
     ),
     "edit_stickers": (
         "tasks.generation.edit_stickers:EditStickers",

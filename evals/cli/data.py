@@ -85,7 +85,9 @@ def _tasks(names: str, data: str | None = None) -> dict[str, Any]:
         if not hasattr(factory, "source") or not takes(factory, "data"):
             if names == "all":
                 continue
-            raise UsageError(f"task {name!r} reads no data set of the hub: there is nothing to get or check")
+            lists = getattr(factory, "bundled_lists", ())
+            hint = f"; `run --data {'|'.join(lists)}` takes prompts that come with the package" if lists else ""
+            raise UsageError(f"task {name!r} reads no data set of the hub: there is nothing to get or check{hint}")
         # Editions of a task read its documents.
         found[getattr(factory, "data_of", "") or name] = find_task(name, data)
     return found

@@ -44,7 +44,7 @@ _FLAGS = ("output", "set", "rewritten_prompts", "fresh", "retry_errors", "no_tra
     help="Score by the rules of another harness, such as lmms-eval (default: the task's own).",
 )
 @click.option("--judge", metavar="NAME", help="With --images: who judges, such as stickers. There is no default: nobody knows what kind of pictures DIR holds.")
-@click.option("--data", type=click.Path(), metavar="PATH", help="With --images: the task's own files, such as the prompts and reference of fid or the questions of dpg.")
+@click.option("--data", type=click.Path(), metavar="PATH", help="With --images: the task's own files, such as the prompts and reference of fid or the questions of dpg; a prompt list by name for clipscore and vqascore.")
 @click.option("--set", multiple=True, metavar="judge.args.X=V", help="With --images: one argument of the judge; may be repeated.")
 @click.option("--output", type=click.Path(), metavar="DIR", help="With --images: run folder.  [default: runs/<task>-images-DIR-<configuration>]")
 @click.option("--limit", type=int, metavar="N", help="With --images: only N prompts, spread evenly over the groups, the same ones as in a run; marked partial.  [default: all]")

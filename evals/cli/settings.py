@@ -79,7 +79,7 @@ _OPTIONS = (
     click.option("--height", type=int, metavar="PX", help="Picture height in pixels.  [default: the model's]"),
     click.option("--width", type=int, metavar="PX", help="Picture width in pixels.  [default: the model's]"),
     click.option("--revision", metavar="R", help="Commit or tag of a hub id."),
-    click.option("--data", type=click.Path(), metavar="PATH", help="File or folder with the task's data.  [default: BLIP3O_EVAL_DATA, then the hub's cache]"),
+    click.option("--data", type=click.Path(), metavar="PATH", help="File or folder with the task's data; for clipscore and vqascore also partiprompts or t2i_compbench.  [default: BLIP3O_EVAL_DATA, then the hub's cache]"),
     click.option("--metric", type=str, multiple=True, metavar="NAME", help="A further figure, by its registered name; may be repeated."),
     click.option("--config", type=click.Path(), multiple=True, metavar="FILE", help="YAML or JSON settings; may be repeated, later ones win."),
     click.option("--set", multiple=True, metavar="a.b=c", help="One setting, such as judge.batch_size=8; may be repeated."),

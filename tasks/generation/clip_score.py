@@ -1,8 +1,8 @@
 """CLIPScore of any list of prompts: the cosine between a picture and its prompt, by a CLIP model.
 
 Measures: overall fit of picture and prompt. Paper: Hessel et al., arXiv:2104.08718.
-Data: the user's caption list (``id``, ``prompt``, optional ``group``), or MJHQ-30K's or COCO's captions as for `fid`;
-no reference pictures are needed.
+Data: a list of the package (`prompt_lists`), the user's caption list (``id``, ``prompt``, optional ``group``), or
+MJHQ-30K's or COCO's captions as for `fid`; no reference pictures are needed. Each group has a figure of its own.
 Scorer: torchmetrics' convention, max(100 * cosine, 0); the encoder stands in the metric's name.
 
 Worth: blind to counts, positions and which colour belongs to what; long prompts are cut at 77 tokens, and how many
@@ -29,7 +29,7 @@ class ClipScoreTask(CaptionTask):
     card: Mapping[str, str] = {
         "measures": "fit of picture and prompt, as the cosine of a CLIP model's embeddings",
         "paper": "Hessel et al., CLIPScore, arXiv:2104.08718",
-        "data": "the user's: a caption list, or the prompts of MJHQ-30K or COCO",
+        "data": "PartiPrompts, T2I-CompBench's prompts, or the user's: a caption list, MJHQ-30K's or COCO's captions",
         "licence": "that of the data given",
         "scorer": "max(100 * cosine, 0), as torchmetrics; the encoder is part of the metric's name",
         "worth": "Blind to counts, positions and attribute binding; long prompts are cut at 77 tokens.",
@@ -51,6 +51,8 @@ class ClipScoreTask(CaptionTask):
         ]
 
     def metrics(self) -> Sequence[Metric]:
+        """The mean over all pictures, then of each group where there are several."""
         from evals.metrics.clip_score import ClipScore
 
-        return [ClipScore()]
+        groups = self.reporting_groups()
+        return [ClipScore(), *(ClipScore(f"clipscore:{group}", group=group) for group in groups)]

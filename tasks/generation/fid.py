@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evals.api import Sample
-from evals.errors import MissingRequirementError
+from evals.errors import InputError, MissingRequirementError
+from tasks.generation import prompt_lists
 from tasks.generation.fid_base import FidTask
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class Fid(FidTask):
     def _data(self) -> FidData:
         from tasks.generation.fid_data import read
 
+        if self._given is not None and prompt_lists.is_name(self._given):
+            raise InputError(
+                f"prompt list {str(self._given)!r} has no reference pictures for task 'fid' to compare with: take task "
+                f"clipscore or vqascore, or give a folder in a layout of docs/fid.md; one of that name is written "
+                f"./{self._given}"
+            )
         if self._given is not None:
             return read(Path(self._given).expanduser())
         root = os.environ.get(DATA_VARIABLE)

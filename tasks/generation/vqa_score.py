@@ -1,8 +1,9 @@
 """VQAScore of any list of prompts: the probability that a vision-language model says "Yes" to the prompt as a question.
 
 Measures: overall fit of picture and prompt, compositions included. Paper: Lin et al., arXiv:2404.01291.
-Data: the user's caption list (``id``, ``prompt``, optional ``group``), or MJHQ-30K's or COCO's captions as for `fid`;
-no reference pictures are needed. Each group has a figure of its own, as GenAI-Bench's basic and advanced prompts need.
+Data: a list of the package (`prompt_lists`), the user's caption list (``id``, ``prompt``, optional ``group``), or
+MJHQ-30K's or COCO's captions as for `fid`; no reference pictures are needed. Each group has a figure of its own, as
+GenAI-Bench's basic and advanced prompts need.
 Scorer: P("Yes") to 'Does this figure show "{prompt}"? Please answer yes or no.'; the model stands in the figure's name.
 
 Worth: as good as the model that answers, and values of two models do not compare. Published figures rest on
@@ -29,7 +30,7 @@ class VqaScoreTask(CaptionTask):
     card: Mapping[str, str] = {
         "measures": "fit of picture and prompt, as the probability that a vision-language model says Yes",
         "paper": "Lin et al., VQAScore, arXiv:2404.01291",
-        "data": "the user's: a caption list, or the prompts of MJHQ-30K or COCO",
+        "data": "PartiPrompts, T2I-CompBench's prompts, or the user's: a caption list, MJHQ-30K's or COCO's captions",
         "licence": "that of the data given",
         "scorer": "probability of Yes to 'Does this figure show \"...\"?'; the model is part of the metric's name",
         "worth": "As good as the model that answers; values of two models do not compare, published ones rest on "
@@ -57,5 +58,5 @@ class VqaScoreTask(CaptionTask):
         """The mean over all pictures, then of each group where there are several."""
         from evals.metrics.vqa_score import VqaScore
 
-        groups = self.groups if self.has_data and len(self.groups) > 1 else ()
+        groups = self.reporting_groups()
         return [VqaScore(), *(VqaScore(f"vqascore:{group}", group=group) for group in groups)]
