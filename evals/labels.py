@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.errors import InputError
-from evals.recorded import Field, read_lines
+from evals.recorded import Field, read_file, read_lines
 
 BUNDLED = "nano"
 
@@ -56,8 +56,8 @@ class Labels:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the file."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """sha256 of the file, unpacked."""
+        return hashlib.sha256(read_file(self.path)).hexdigest()
 
     @property
     def judged(self) -> list[Label]:
@@ -127,7 +127,7 @@ def check_picture(label: Label, image: Any) -> None:
 
 def bundled_path() -> Path:
     """The labels that come with the package: 300 pictures that nano made."""
-    return Path(str(resources.files("evals").joinpath(f"data/labels/{BUNDLED}.jsonl")))
+    return Path(str(resources.files("evals").joinpath(f"data/labels/{BUNDLED}.jsonl.gz")))
 
 
 def read_labels(path: str | Path) -> Labels:

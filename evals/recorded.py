@@ -11,8 +11,10 @@ object per output line. One that can also score by the rules of other harnesses 
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,7 +143,7 @@ def notes_on_repeats(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
 
 
 def read_lines(path: str | Path) -> list[Field]:
-    """All lines of a JSON lines file, blank ones left out; every line must be an object.
+    """All lines of a JSON lines file, blank ones left out; every line must be an object. A name in .gz is unpacked.
 
     NaN and Infinity may stand in keys that nobody reads, as in figures recorded beside the answers; who
     reads a number there is refused by `Field`.
@@ -149,13 +151,7 @@ def read_lines(path: str | Path) -> list[Field]:
     Raises: InputError if the file cannot be read, is empty, or has a line that is not JSON.
     """
     path = Path(path)
-    try:
-        if path.is_char_device():  # /dev/zero has no end
-            raise InputError(f"{path}: is a device, not a file")
-        raw = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        problem = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read: {problem}") from None
+    raw = read_file(path)
     if problem := _foreign_form(raw):
         raise InputError(f"{path}: {problem}")
     lines = []
@@ -170,10 +166,22 @@ def read_lines(path: str | Path) -> list[Field]:
     return lines
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of a file, unpacked if its name ends in .gz. Raises: InputError if it cannot be read."""
+    try:
+        if path.is_char_device():  # /dev/zero has no end
+            raise InputError(f"{path}: is a device, not a file")
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: a zero byte in the path
+        problem = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read: {problem}") from None
+
+
 def _foreign_form(raw: bytes) -> str | None:
     """What the whole file is instead of lines of UTF-8; None if nothing is known against it."""
     if raw.startswith(_GZIP):
-        return "looks gzip-compressed; unpack it first (gunzip)"
+        return "looks gzip-compressed; unpack it first (gunzip), or end its name in .gz"
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:2]:
         return "looks like UTF-16; save it as UTF-8"
     if b"\r" in raw.strip() and b"\n" not in raw:

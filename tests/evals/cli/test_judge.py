@@ -10,15 +10,16 @@ from click.testing import CliRunner
 
 from evals.cli.main import main
 from evals.labels import bundled_path
+from evals.recorded import read_file
 
 
 @pytest.fixture
 def few(tmp_path):
     """Header and the first 12 rows of the bundled labels, with the sheet beside them."""
-    lines = bundled_path().read_text(encoding="utf-8").splitlines()[:13]
+    lines = read_file(bundled_path()).decode("utf-8").splitlines()[:13]
     path = tmp_path / "few labels.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shutil.copy(bundled_path().with_suffix(".webp"), tmp_path / "nano.webp")
+    shutil.copy(bundled_path().with_name("nano.webp"), tmp_path / "nano.webp")
     return path
 
 

@@ -261,6 +261,21 @@ def test_a_file_of_another_form_is_called_by_its_name(
     assert message.startswith(f"{path}: ") and expected in message
 
 
+def test_a_packed_file_is_read_as_the_file(tmp_path: Path) -> None:
+    text = f"{json.dumps(GOOD)}\n{json.dumps(changed(id='other'))}\n".encode()
+    plain, packed = tmp_path / "d.jsonl", tmp_path / "d.jsonl.gz"
+    plain.write_bytes(text)
+    packed.write_bytes(gzip.compress(text))
+    results = [run("--task", "geneval", "--json", "--detections", path) for path in (plain, packed)]
+    assert [result.exit_code for result in results] == [0, 0]
+    assert results[0].stdout == results[1].stdout and results[0].stdout.count("\n") == 2
+    packed.write_bytes(gzip.compress(text)[:-20])
+    message = complaint("--task", "geneval", "--detections", packed)
+    assert message.startswith(f"{packed}: cannot be read: ")
+    packed.write_bytes(text)
+    assert "Not a gzipped file" in complaint("--task", "geneval", "--detections", packed)
+
+
 def test_a_file_without_lines_or_that_is_not_there_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text(" \n\n")
