@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -149,7 +149,7 @@ def _draw(
         pictures = [open_picture(path) for path in images]
         check_output(output)
         pipeline = load_pipeline(model, compat, device)
-        settings = {
+        settings: dict[str, Any] = {
             "generator": [torch.Generator("cpu").manual_seed(seed + i) for i in range(num_images)],
             "num_inference_steps": steps,
             "guidance_scale": guidance_scale,
@@ -172,7 +172,9 @@ def _draw(
               show_default=True, help="Whose view of the picture is drawn again.")
 @click.option("--seed", type=SEED, default=42, show_default=True, help="Seed of the decoder's noise.")
 @device_option
-def reconstruct(image: Path, model: str, output: Path, through: str, seed: int, device: str) -> None:
+def reconstruct(
+    image: Path, model: str, output: Path, through: Literal["target_encoder", "backbone"], seed: int, device: str
+) -> None:
     """Draw the picture IMAGE again: what the model's features keep of it."""
     import torch
 
