@@ -15,7 +15,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from blip3o.backbone import QwenBackbone
+from blip3o.backbone import Backbone, QwenBackbone
 from blip3o.backbone_attention import ATTENTION_NAME
 from blip3o.checkpoint_files import folder_headers
 from blip3o.config import Blip3oConfig
@@ -86,7 +86,7 @@ def assemble(
 
 def _from_transformers(
     folder: Path, dtype: torch.dtype
-) -> tuple[Any, dict[str, Any], PreTrainedTokenizerBase]:
+) -> tuple[Backbone, dict[str, Any], PreTrainedTokenizerBase]:
     """A backbone as its authors publish it; its tokenizer and embeddings grow by the image tokens."""
     folder_headers(folder)  # complete, and no pickle
     try:
@@ -102,7 +102,7 @@ def _from_transformers(
     tokenizer = load_tokenizer(folder)
     add_image_tokens(tokenizer)
     with quiet_transformers(), outside_launcher():
-        pretrained = kinds[kind].from_pretrained(
+        pretrained: Any = kinds[kind].from_pretrained(
             folder, dtype=dtype, attn_implementation=ATTENTION_NAME, use_safetensors=True, local_files_only=True
         )  # fmt: skip
     resize_embeddings(pretrained, len(tokenizer))

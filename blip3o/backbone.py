@@ -5,8 +5,9 @@ Dimension letters: B batch, L tokens, D width.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +26,25 @@ class BackboneOutput(NamedTuple):
     cache: Any
 
 
-class Backbone(Protocol):
+class PictureInputs(TypedDict, total=False):
+    """Pictures in prompts: patch rows (patches, C*t*p*p) of all of them, and their grids (pictures, 3)."""
+
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+
+
+class Backbone(nn.Module, abc.ABC):
     """What the unified model asks of an autoregressive backbone."""
 
     hidden_size: int
     image_token_id: int
 
     @property
+    @abc.abstractmethod
     def text_config(self) -> Any:
         """The language model's configuration in transformers' names."""
-        ...
 
+    @abc.abstractmethod
     def embed(
         self,
         input_ids: Tensor,
@@ -43,8 +52,8 @@ class Backbone(Protocol):
         image_grid_thw: Tensor | None = None,
     ) -> Tensor:
         """Input embeddings (B, L, D), pictures in place of their placeholder tokens."""
-        ...
 
+    @abc.abstractmethod
     def forward(
         self,
         inputs_embeds: Tensor,
@@ -55,15 +64,26 @@ class Backbone(Protocol):
     ) -> BackboneOutput:
         """Causal forward; attention_mask covers the cache, too. Positions are (B, L), or (3, B, L) where the
         backbone's own positions have three axes."""
-        ...
 
+    @abc.abstractmethod
     def own_positions(
         self, input_ids: Tensor, attention_mask: Tensor, image_grid_thw: Tensor | None = None
     ) -> Tensor:
         """Positions that the backbone uses when it answers: (B, L), or (3, B, L) with pictures on three axes."""
-        ...
 
-    def logits(self, hidden_states: Tensor) -> Tensor: ...
+    @abc.abstractmethod
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """(..., D) -> (..., vocabulary)."""
+
+    @abc.abstractmethod
+    def text_logits(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+    ) -> Tensor:
+        """Next-token logits (B, L, vocabulary) with the backbone's own positions, for understanding."""
 
 
 def place_pictures(
@@ -95,7 +115,7 @@ def place_pictures(
     return embeddings.masked_scatter(places[..., None], features)
 
 
-class QwenBackbone(nn.Module):
+class QwenBackbone(Backbone):
     """Qwen2.5-VL of any size, by the classes of transformers.
 
     Image generation uses the same plain position on all three axes of M-RoPE, also where pictures are
@@ -114,8 +134,8 @@ class QwenBackbone(nn.Module):
             config, attn_implementation=attn_implementation
         )
         batch_equal_windows(self.vlm.model.visual)
-        self.hidden_size: int = config.text_config.hidden_size
-        self.image_token_id: int = config.image_token_id
+        self.hidden_size = self.text_config.hidden_size
+        self.image_token_id = config.image_token_id
         # transformers gathers these from the direct children of a model; hand on those of the inner one.
         self.all_tied_weights_keys = {
             f"vlm.{name}": f"vlm.{source}"
@@ -162,7 +182,7 @@ class QwenBackbone(nn.Module):
         vision = self.vision_config
         side = vision.spatial_merge_size
         row = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        device = self.vlm.get_input_embeddings().weight.device
+        device = next(self.vlm.get_input_embeddings().parameters()).device
         blank = torch.zeros(side**2, row, device=device)
         return 0.0 * self._see(blank, torch.tensor([[1, side, side]], device=device)).sum()
 
@@ -182,7 +202,7 @@ class QwenBackbone(nn.Module):
     ) -> BackboneOutput:
         """inputs_embeds (B, L, D); attention_mask (B, cached + L); position_ids (B, L) or (3, B, L)."""
         if use_cache and cache is None:
-            cache = DynamicCache(config=self.vlm.config.text_config)
+            cache = DynamicCache(config=self.text_config)
         output = self.vlm.model.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -234,7 +254,7 @@ class QwenBackbone(nn.Module):
 TEXT_VISION = "text_vision"
 
 
-def build_backbone(values: dict[str, Any]) -> Any:
+def build_backbone(values: dict[str, Any]) -> Backbone:
     """The backbone named by ``model_type`` in a configuration dict.
 
     ``qwen2_5_vl``; a language model by its own type (``llama``, ``qwen3``, ...), which sees no pictures; or

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -229,7 +229,9 @@ def _draw_folder(
               show_default=True, help="Whose view of the picture is drawn again.")
 @click.option("--seed", type=SEED, default=42, show_default=True, help="Seed of the decoder's noise.")
 @device_option
-def reconstruct(image: Path, model: str, output: Path, through: str, seed: int, device: str) -> None:
+def reconstruct(
+    image: Path, model: str, output: Path, through: Literal["target_encoder", "backbone"], seed: int, device: str
+) -> None:
     """Draw the picture IMAGE again: what the model's features keep of it."""
     import torch
 

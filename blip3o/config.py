@@ -9,19 +9,22 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from transformers import PretrainedConfig
 
 from blip3o.dit import DiTConfig
 from blip3o.errors import ConfigError
-from blip3o.flow.timesteps import SigmaDistribution
+from blip3o.flow.timesteps import SigmaDistribution, SigmaRule
 from blip3o.heads.kinds import USE_DIT_CONFIG, check_combination
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Compat = Literal["default", "released"]
 Target = Literal["clip", "vae"]
 Objective = Literal["flow", "mse"]
-Part = TypeVar("Part")
+Part = TypeVar("Part", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class FlowConfig:
     guidance needs.
     """
 
-    sigma_rule: str = "discrete"
+    sigma_rule: SigmaRule = "discrete"
     sigma_shift: float = 1.0
     logit_mean: float = 0.0
     logit_std: float = 1.0
@@ -81,12 +84,12 @@ def build_part(kind: type[Part], values: Part | dict[str, Any] | None, name: str
     """A frozen dataclass from a dict, refusing keys it does not know. Raises: ConfigError."""
     if isinstance(values, kind):
         return values
-    values = dict(values or {})
+    given: dict[str, Any] = dict(values or {})  # type: ignore[arg-type]  # no Part: that was returned
     known = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
+    for key in given:
         if key not in known:
             raise ConfigError(f"unknown key {name}.{key}{suggestion(key, known)}")
-    return kind(**values)
+    return kind(**given)
 
 
 def suggestion(key: str, known: list[str]) -> str:

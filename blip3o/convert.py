@@ -76,7 +76,8 @@ class ShardWriter:
         """Final names: ``model.safetensors`` alone, or numbered shards and their index."""
         if self._tensors:
             self._flush()
-        count, weight_map = len(self._shards), {}
+        count = len(self._shards)
+        weight_map: dict[str, str] = {}
         for number, names in enumerate(self._shards):
             single = count == 1
             name = WEIGHTS_NAME if single else f"model-{number + 1:05d}-of-{count:05d}.safetensors"

@@ -14,14 +14,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
+from diffusers.models import UNet2DModel
 from torch import Tensor, nn
 
 from blip3o.errors import ConfigError, ShapeError
 from blip3o.flow.loss import mean_squared_error
 from blip3o.flow.path import clean_to_velocity, interpolate, sigma_to_timestep
 from blip3o.flow.sampler import integrate, sample_noise, sampling_sigmas
-from blip3o.flow.timesteps import SigmaDistribution, sigma_from_uniform
+from blip3o.flow.timesteps import SigmaDistribution, SigmaRule, sigma_from_uniform
 from blip3o.storage import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -120,7 +120,7 @@ class FlowPixelDecoderConfig:
     mid_attention: bool = False
     norm_groups: int = 32
     sampling_steps: int = 8
-    sigma_rule: str = "uniform"
+    sigma_rule: SigmaRule = "uniform"
     sigma_shift: float = 1.0
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from blip3o.answering.decode import Row
 from blip3o.answering.questions import MAX_NEW_TOKENS
+from blip3o.backbone import PictureInputs
 from blip3o.dialogue_reader import Reader, TokenContext
 from blip3o.errors import ConfigError, DataError
 from blip3o.inputs import checked_picture, checked_texts
@@ -186,7 +187,7 @@ class Dialogue:
                 f"{inputs.max_tokens} at most: start a new conversation"
             )
         device = self.pipeline.use_part("backbone")
-        tensors = {} if patches is None else patches.tensors(device, model.dtype)
+        tensors: PictureInputs = {} if patches is None else patches.tensors(device, model.dtype)
         embedded = model.backbone.embed(torch.tensor([ids], device=device), **tensors)
         return self._context.extended(
             ids, embedded, () if patches is None else (patches.image_grid_thw,)
@@ -227,5 +228,4 @@ class Dialogue:
         self._own.crop(len(self._context))
         if row.ended_by == image_start and not row.ids:
             return None
-        text: str = tokens.decode(row.ids, skip_special_tokens=True)
-        return text.strip()
+        return inputs.decode(row.ids).strip()

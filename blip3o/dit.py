@@ -348,7 +348,8 @@ class DiT(nn.Module):
         condition_mask: (B, L), True (or 1) at tokens that count; None when all do.
         """
         projected, pooled, mask = self._project(condition, condition_mask)
-        return EncodedCondition(pooled, tuple(layer.context(projected) for layer in self.layers), mask)
+        contexts = tuple(layer.context(projected) for layer in self.layers)  # type: ignore[operator]
+        return EncodedCondition(pooled, contexts, mask)
 
     def _project(
         self, condition: Tensor, condition_mask: Tensor | None

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip3o.backbone import PictureInputs
 from blip3o.decoder import PixelDecoder
 from blip3o.flow.sampler import AfterStep
 from blip3o.inputs import InputBuilder
@@ -47,7 +48,7 @@ def encode_prompts(
     rows = inputs.spread(rows, patches)
     inputs.check_length(rows, reserved=model.config.num_queries + 1)
     ids, mask = inputs.pad(rows, side="right")
-    tensors = {} if patches is None else patches.tensors(device, model.dtype)
+    tensors: PictureInputs = {} if patches is None else patches.tensors(device, model.dtype)
     states = model.encode_condition(ids.to(device), mask.to(device), **tensors)
     return states[torch.tensor([distinct.index(key) for key in keys], device=states.device)]
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from blip3o.backbone import PictureInputs
 from blip3o.card import Understanding
 from blip3o.errors import DataError, WeightsError
 from blip3o.prompts import IMAGE_PAD, text_mark
@@ -45,7 +46,7 @@ class Patches(NamedTuple):
     image_grid_thw: Tensor
     tokens: list[int]
 
-    def tensors(self, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    def tensors(self, device: torch.device, dtype: torch.dtype) -> PictureInputs:
         """As keyword arguments of the backbone."""
         return {
             "pixel_values": self.pixel_values.to(device, dtype),
@@ -92,7 +93,9 @@ class InputBuilder:
         ids: list[int] = []
         for part in self._special.split(rendered):
             if self._special.fullmatch(part):
-                ids.append(self.tokenizer.convert_tokens_to_ids(part))
+                token = self.tokenizer.convert_tokens_to_ids(part)
+                assert isinstance(token, int)  # one text, one id
+                ids.append(token)
             elif part:
                 ids += self.encode_text(_fill(part, texts))
         return ids
@@ -105,6 +108,12 @@ class InputBuilder:
                 "input_ids"
             ]
         )
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, without special tokens."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        assert isinstance(text, str)  # of one sequence
+        return text
 
     def pad(self, rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, L), padded on ``side`` ("left" or "right")."""
@@ -166,7 +175,7 @@ class InputBuilder:
     def picture_tokens(self, rgb: Image.Image) -> int:
         """How many tokens a picture, RGB already, will take in the prompt. Raises: as ``patches``."""
         _, height, width = self._grid(rgb)
-        return height * width // self.vision.spatial_merge_size**2
+        return height * width // self._require_vision().spatial_merge_size ** 2
 
     def grids(self, pictures: Sequence[Image.Image]) -> Tensor | None:
         """``image_grid_thw`` (pictures, 3) of RGB pictures, counted in patches; None without pictures."""
@@ -178,7 +187,8 @@ class InputBuilder:
         return 1, height // vision.patch_size, width // vision.patch_size
 
     def _dynamic_size(self, rgb: Image.Image) -> tuple[int, int]:
-        factor = self.vision.patch_size * self.vision.spatial_merge_size
+        vision = self._require_vision()
+        factor = vision.patch_size * vision.spatial_merge_size
         settings = self.understanding
         return qwen_size(*rgb.size, factor, settings.min_pixels, settings.max_pixels)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
+from diffusers import SchedulerMixin
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from blip3o.config import build_part
@@ -48,7 +49,7 @@ def build_scheduler(config: dict[str, Any]) -> Any:
     Raises: ConfigError if it is no scheduler of noise levels that diffusers has.
     """
     name = config.get("_class_name", "EulerDiscreteScheduler")
-    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    kind: Any = getattr(diffusers, name, None) if isinstance(name, str) else None
     is_scheduler = isinstance(kind, type) and issubclass(kind, SchedulerMixin)
     if not is_scheduler or not hasattr(kind, "scale_model_input"):
         raise ConfigError(
@@ -91,8 +92,8 @@ class LatentDecoder(PixelDecoder):
         super().__init__()
         self.unet, self.vae = unet, vae
         self.scheduler = build_scheduler(dict(scheduler_config or SCHEDULER_CONFIG))
-        self.vae_factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        size = config.image_size or unet.config.sample_size * self.vae_factor
+        self.vae_factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        size = config.image_size or unet.config["sample_size"] * self.vae_factor
         self.config = replace(config, image_size=size)
         if size % self.vae_factor:
             raise ConfigError(
@@ -101,7 +102,7 @@ class LatentDecoder(PixelDecoder):
 
     @property
     def feature_channels(self) -> int:
-        width = self.unet.config.cross_attention_dim
+        width = self.unet.config["cross_attention_dim"]
         return width if isinstance(width, int) else width[0]
 
     def condition(
@@ -133,7 +134,7 @@ class LatentDecoder(PixelDecoder):
         draws = "generator" in inspect.signature(scheduler.step).parameters
         extra = {"generator": list(settings.generators)} if draws else {}
         side = self.config.image_size // self.vae_factor
-        noise = sample_noise((self.unet.config.in_channels, side, side), settings.generators)
+        noise = sample_noise((self.unet.config["in_channels"], side, side), settings.generators)
         latents = noise.to(tokens) * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             doubled = torch.cat([latents, latents]) if is_guided else latents
@@ -149,7 +150,7 @@ class LatentDecoder(PixelDecoder):
 
     def pictures(self, latents: Tensor) -> Tensor:
         """Latents (B, 4, s, s) -> pictures (B, 3, S, S) in [0, 1], float32."""
-        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        latents = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
         # One picture at a time: the decoder of the VAE needs several GB per 1024 px picture.
         pictures = [self.vae.decode(latent[None]).sample.float() for latent in latents]
         return torch.cat(pictures).add(1).div(2).clamp(0, 1)

@@ -43,7 +43,9 @@ class LayerNorm(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias, wide = self.weight, self.bias, x
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
+        wide = x
         if weight is not None and weight.dtype != x.dtype:
             wide = at_least_float32(x)
             weight, bias = weight.to(wide.dtype), None if bias is None else bias.to(wide.dtype)

@@ -270,7 +270,7 @@ class PipelineBase(PushToHubMixin):
         elif source is None and self._target is not None:
             self._target.save_pretrained(folder, dtype)
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]  # saved in a precision, without a working folder
         self,
         repo_id: str,
         *,

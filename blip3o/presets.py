@@ -234,7 +234,7 @@ def _tiny_backbone(name: str, tokenizer: Any) -> dict[str, Any]:
 def _tiny_decoder(target: str) -> Any:
     """32 px pictures from the features or latents of a tiny preset."""
     if target == "vae":
-        from diffusers import AutoencoderKL
+        from diffusers.models import AutoencoderKL
 
         from blip3o.vision.autoencoder import Autoencoder
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blip3o.backbone import PictureInputs
 from blip3o.config import Blip3oConfig, FlowConfig, TokenConfig
 from blip3o.dit import DiT, DiTConfig
 from blip3o.errors import DataError
@@ -255,7 +256,7 @@ def build_model(recording: Recording) -> Blip3oModel:
     return model
 
 
-def _pictures(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _pictures(tensors: Mapping[str, Tensor]) -> PictureInputs:
     """Understanding pictures in either spelling, as patch rows and grids."""
     for pixels, grid in (("in.und_image", "in.grid_thw"), ("in.pixel_values", "in.image_grid_thw")):
         if pixels in tensors:
@@ -273,7 +274,8 @@ def replay_train(recording: Recording) -> Computed:
     batch, target_file = recording.beside("batch"), recording.beside("target")
     if batch is not None:
         for name in ("input_ids", "labels", "attention_mask", "i_s_pos"):
-            tensors.setdefault(f"in.{name}", batch.tensors.get(f"out.{name}"))
+            if f"out.{name}" in batch.tensors:
+                tensors.setdefault(f"in.{name}", batch.tensors[f"out.{name}"])
     if "in.clip_target_nchw" not in tensors and target_file is not None:
         tensors["in.clip_target_nchw"] = target_file.tensors["out.pooled_nchw"]
     target, ids = tensors["in.clip_target_nchw"], tensors["in.input_ids"]

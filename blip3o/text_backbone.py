@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from blip3o.backbone import BackboneOutput, place_pictures
+from blip3o.backbone import Backbone, BackboneOutput, place_pictures
 from blip3o.backbone_attention import ATTENTION_NAME
 from blip3o.errors import ConfigError, DataError
 from blip3o.vision.siglip import SiglipEncoder
@@ -30,7 +30,7 @@ class VisionGrid(NamedTuple):
     temporal_patch_size: int = 1
 
 
-class TextBackbone(nn.Module):
+class TextBackbone(Backbone):
     """Args: text: configuration of the language model with its ``model_type``; vision: of a SigLIP tower, or None;
     image_token_id: placeholder of a picture's tokens, needed with a tower; lm: a language model that is loaded
     already, in place of one with random weights. Raises: ConfigError."""
@@ -54,10 +54,10 @@ class TextBackbone(nn.Module):
         self.lm: Any = lm or AutoModelForCausalLM.from_config(
             config, attn_implementation=attn_implementation
         )
-        self.hidden_size: int = config.hidden_size
+        self.hidden_size = config.hidden_size
         self.vision: SiglipEncoder | None = None
         # No token stands for a picture where there is no tower: -1 is no id.
-        self.image_token_id: int = -1
+        self.image_token_id = -1
         if vision is not None:
             if image_token_id is None:
                 raise ConfigError("a backbone with vision_config needs image_token_id")
@@ -100,7 +100,8 @@ class TextBackbone(nn.Module):
             start += len(rows)
             images = rows.reshape(count, height, width, 3, p, p).permute(0, 3, 1, 4, 2, 5)
             images = images.reshape(count, 3, height * p, width * p)
-            tokens.append(self.vision.tokens(images.to(self.projector[0].weight.dtype)).flatten(0, 1))
+            dtype = next(self.projector.parameters()).dtype
+            tokens.append(self.vision.tokens(images.to(dtype)).flatten(0, 1))
         return self.projector(torch.cat(tokens))
 
     def embed(

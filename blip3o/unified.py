@@ -6,15 +6,16 @@ Dimension letters: B batch, L prompt tokens, Q queries, H hidden size, C channel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from blip3o.backbone import build_backbone
+from blip3o.backbone import Backbone, build_backbone
 from blip3o.config import Blip3oConfig
+from blip3o.dit import DiT
 from blip3o.errors import ConfigError, ShapeError
 from blip3o.flow.sampler import AfterStep, Solver
 from blip3o.heads.base import Draws, GenerationHead, GenerationOutput, SampleSettings
@@ -23,17 +24,23 @@ from blip3o.queries import LatentQueries
 from blip3o.strict_loading import StrictLoading
 
 
-class Blip3oModel(StrictLoading, PreTrainedModel):
+class Blip3oModel(StrictLoading, PreTrainedModel):  # type: ignore[misc]  # from_pretrained takes less
     """Unified model: prompts -> query states -> image features, and text understanding in the backbone."""
 
+    config: Blip3oConfig
     config_class = Blip3oConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
+    # The network of the head is kept under one of these, see ``network_name``.
+    dit: DiT
+    generator: nn.Module
+    if TYPE_CHECKING:
+        to = nn.Module.to  # type: ignore[assignment]  # transformers' decorator hides the signature
 
-    def __init__(self, config: Blip3oConfig, backbone: nn.Module | None = None) -> None:
+    def __init__(self, config: Blip3oConfig, backbone: Backbone | None = None) -> None:
         """Args: backbone: one that is loaded already, in place of one with random weights."""
         super().__init__(config)
         self.backbone = backbone or build_backbone(config.backbone_config)

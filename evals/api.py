@@ -291,7 +291,8 @@ class Model(Protocol):
     ModelError at once when weights or packages are absent.
     """
 
-    identity: Identity
+    @property
+    def identity(self) -> Identity: ...
 
     def load(self) -> None:
         """Build the network. Called once, before the first request, never when all is done."""
@@ -318,7 +319,8 @@ class ImageEditor(ImageGenerator, Protocol):
     Only such models run tasks whose samples bring source pictures; the others are refused before anything is made.
     """
 
-    takes_images: bool
+    @property
+    def takes_images(self) -> bool: ...
 
 
 @runtime_checkable
@@ -378,7 +380,8 @@ class ModelOptions:
 class Judge(Protocol):
     """Answers about an image. Created cheaply and loaded once, as a model is."""
 
-    identity: Identity
+    @property
+    def identity(self) -> Identity: ...
 
     def load(self) -> None: ...
 
@@ -437,9 +440,14 @@ class PaidJudge(Judge, Protocol):
 class Metric(Protocol):
     """Maps the scores of a run to one figure, with its interval."""
 
-    name: str
-    higher_is_better: bool
-    unit: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:
         """The figure over ``rows`` (all groups; a metric picks its own). Pure."""
@@ -469,13 +477,26 @@ class Task(Protocol):
     about one picture of a sample, for the estimate of a judge that costs money; 1 without it.
     """
 
-    name: str
-    version: str
-    kind: TaskKind
-    groups: tuple[str, ...]
-    num_images: int
-    judges: Mapping[str, str]
-    card: Mapping[str, str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def kind(self) -> TaskKind: ...
+
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def num_images(self) -> int: ...
+
+    @property
+    def judges(self) -> Mapping[str, str]: ...
+
+    @property
+    def card(self) -> Mapping[str, str]: ...
 
     def samples(self) -> Sequence[Sample]:
         """All samples in official order. Raises MissingRequirementError if data is absent."""

@@ -40,7 +40,7 @@ def _as_json(value: dict[str, Any]) -> dict[str, Any]:
         raise PydanticCustomError(
             "not_json", "must be texts, finite numbers, true, false, null, and lists and maps of them"
         ) from None
-    return json.loads(text)  # type: ignore[no-any-return]
+    return json.loads(text)
 
 
 Arguments = Annotated[dict[str, Any], AfterValidator(_as_json)]
@@ -63,16 +63,16 @@ class ModelConfig(_Section):
     """Which model, and how it is loaded."""
 
     name: str = Field(
-        "nano", min_length=1, description="registered name, name:argument, folder or hub id"
+        default="nano", min_length=1, description="registered name, name:argument, folder or hub id"
     )
-    revision: str | None = Field(None, description="commit or tag of a hub id")
+    revision: str | None = Field(default=None, description="commit or tag of a hub id")
     device: str = Field(
-        "auto",
+        default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$",
         description="auto, cpu, cuda, cuda:N, mps",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: the weights' own"
+        default="auto", description="auto: the weights' own"
     )
     args: Arguments = Field(default_factory=dict, description="further arguments of the model")
 
@@ -81,28 +81,28 @@ class GenerationConfig(_Section):
     """How pictures are sampled; None is the model's own default."""
 
     guidance_scale: float | None = Field(
-        None, ge=0, le=100, allow_inf_nan=False, description="classifier-free guidance"
+        default=None, ge=0, le=100, allow_inf_nan=False, description="classifier-free guidance"
     )
-    steps: int | None = Field(None, ge=1, le=1000, description="sampling steps")
-    height: int | None = Field(None, ge=8, le=8192, description="pixels")
-    width: int | None = Field(None, ge=8, le=8192, description="pixels")
+    steps: int | None = Field(default=None, ge=1, le=1000, description="sampling steps")
+    height: int | None = Field(default=None, ge=8, le=8192, description="pixels")
+    width: int | None = Field(default=None, ge=8, le=8192, description="pixels")
 
 
 class JudgeConfig(_Section):
     """Who judges."""
 
-    name: str = Field("auto", min_length=1, description="auto: the judge of the model's domain")
-    batch_size: BatchSize = Field("auto", description="pictures per call of the judge")
+    name: str = Field(default="auto", min_length=1, description="auto: the judge of the model's domain")
+    batch_size: BatchSize = Field(default="auto", description="pictures per call of the judge")
     args: Arguments = Field(default_factory=dict, description="further arguments of the judge")
 
 
 class TrackingConfig(_Section):
     """MLflow."""
 
-    enabled: bool = Field(True, description="log the finished run")
-    experiment: str = Field("blip3o-eval", min_length=1, max_length=250)
+    enabled: bool = Field(default=True, description="log the finished run")
+    experiment: str = Field(default="blip3o-eval", min_length=1, max_length=250)
     tracking_uri: str | None = Field(
-        None, description="None: MLFLOW_TRACKING_URI or runs/mlflow.db"
+        default=None, description="None: MLFLOW_TRACKING_URI or runs/mlflow.db"
     )
     tags: dict[str, str] = Field(default_factory=dict, description="tags of the MLflow run")
 
@@ -117,25 +117,25 @@ class RunConfig(_Section):
 
     task: str = Field(min_length=1, description="registered name")
     data: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="file, folder or prompt list with the task's data; None: BLIP3O_EVAL_DATA, then the hub's cache",
     )
     limit: int | None = Field(
-        None, ge=1, description="prompts or questions, spread over the groups; None: all"
+        default=None, ge=1, description="prompts or questions, spread over the groups; None: all"
     )
-    num_images: int | None = Field(None, ge=1, le=1000, description="None: the official number")
-    seed: int = Field(42, ge=0, le=MAX_SEED, description="run seed")
+    num_images: int | None = Field(default=None, ge=1, le=1000, description="None: the official number")
+    seed: int = Field(default=42, ge=0, le=MAX_SEED, description="run seed")
     seed_mode: Literal["sample", "upstream"] = Field(
-        "sample",
+        default="sample",
         description="sample: a seed per picture; upstream: the seed set again before each prompt",
     )
-    batch_size: BatchSize = Field("auto", description="pictures or questions per model call")
+    batch_size: BatchSize = Field(default="auto", description="pictures or questions per model call")
     metrics: list[str] = Field(
         default_factory=list,
         description="further figures beside the task's own, by their registered names",
     )
-    max_errors: float = Field(0.01, ge=0, le=1, description="share of outputs that may fail")
+    max_errors: float = Field(default=0.01, ge=0, le=1, description="share of outputs that may fail")
     model: ModelConfig = Field(default_factory=ModelConfig)
     generation: GenerationConfig = Field(default_factory=GenerationConfig)
     judge: JudgeConfig = Field(default_factory=JudgeConfig)

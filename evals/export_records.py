@@ -36,7 +36,7 @@ def to_model_index(runs: Sequence[RunData]) -> str:
     ]
     block = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True, width=10_000)
     text = f"---\n{block}---\n"
-    count = len(ModelCard(text).data.eval_results or [])
+    count = len(ModelCard(text).data.eval_results or [])  # type: ignore[attr-defined]  # ModelCardData
     if count != sum(map(len, by_model.values())):
         raise AssertionError(f"a card of {count} results was made of {sum(map(len, by_model.values()))}")
     return text

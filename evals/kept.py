@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from evals import stats
 from evals.api import MetricValue, PairedMetric, ScoreRow
@@ -67,12 +67,7 @@ class After:
             answers = sum(one.shared for one in self.tasks)
             return f"{self.name}: understanding is unchanged, all {answers:,} answers are the same."
         parts = [
-            f"{word} in {self.count(verdict)}"
-            for verdict, word in (
-                ("identical", "identical"), ("kept", "kept"), ("lost", "lost"), ("gained", "gained"),
-                ("undecided", "undecided"),
-            )
-            if self.count(verdict)  # type: ignore[arg-type]
+            f"{verdict} in {self.count(verdict)}" for verdict in get_args(Verdict) if self.count(verdict)
         ]  # fmt: skip
         of = f"of {len(self.tasks)} task{'s' if len(self.tasks) > 1 else ''}"
         return f"{self.name}: understanding is {', '.join(parts)} {of}."

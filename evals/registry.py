@@ -85,7 +85,7 @@ class Registry(Generic[T]):
             if problem is not None:
                 raise RegistryError(f"{self.kind} {name!r} ({entry.origin}) {problem}")
             entry.target = loaded
-        return entry.target  # type: ignore[no-any-return]
+        return entry.target
 
     def _load(self, name: str, entry: _Entry) -> Any:
         module_name, _, attribute = entry.target.partition(":")

@@ -53,7 +53,8 @@ def checked_outputs(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[dict
 def checked_scores(rows: Iterable[dict[str, Any]], path: Path) -> Iterator[dict[str, Any]]:
     """The rows of ``scores.jsonl``. Raises InputError, naming the line, for the first that is none."""
     for number, row in enumerate(rows, 1):
-        value, unscored = row.get("value"), row.get("unscored")
+        value: Any = row.get("value")
+        unscored = row.get("unscored")
         is_number = type(value) in (int, float) and math.isfinite(value)
         if (
             not _has_place(row)

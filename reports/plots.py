@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas
@@ -231,8 +231,7 @@ def to_svg(fig: Figure, title: str, description: str) -> str:
     import matplotlib
 
     file = io.StringIO()
-    options: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": title}
-    with matplotlib.rc_context(options), warnings.catch_warnings():
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}), warnings.catch_warnings():
         # The browser draws the letters; it has more of them than matplotlib's font.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         fig.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

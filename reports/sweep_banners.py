@@ -97,7 +97,8 @@ def point_rows(data: SweepData) -> list[dict[str, Any]]:
     rows = []
     for point_id in data.folder.point_ids():
         point, state = data.by_id.get(point_id), data.folder.state(point_id)
-        status, error = state.status, state.error
+        status: str = state.status
+        error = state.error
         if status == "done" and (point is None or point.result is None):
             status = "unreadable"
             error = (point.problem if point is not None else None) or "point.json is missing or damaged"

@@ -7,7 +7,7 @@ points are missing there are none, and tables say that they are of the finished 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from reports.format import count, interval, number, seconds, signed, signed_interval, words
 from reports.verdicts import ALPHA, agreement
@@ -90,7 +90,7 @@ def effects(results: Results, axis: str) -> str:
     return _table(head, rows)
 
 
-def verdicts(results: Results, axis: str, **published: str) -> str:
+def verdicts(results: Results, axis: str, **published: Literal["better", "worse"]) -> str:
     """A sentence for each headline. `published`: metric (its / as -) -> better or worse, what the paper found."""
     if not _is_finished(results):
         done, asked = results["points"].get("done", 0), results["points"]["asked"]

@@ -129,7 +129,7 @@ def _cell(data: SweepData, cell: Cell) -> dict[str, Any]:
     ceiling = data.ceilings.get(cell.id)
     found: dict[str, Any] = {
         "name": data.names[cell.id], "values": dict(cell.values), "seeds": list(cell.done), "asked": len(cell.points),
-        "training": total and {
+        "training": None if total is None or cell.own is None else {
             "steps": total.steps, "images": total.images, "seconds": total.seconds, "own_seconds": cell.own.seconds,
             "parameters": cell.parameters,
         },

@@ -86,7 +86,7 @@ def sheet(data: SweepData, gallery: Gallery) -> dict[str, Any] | None:
             pictures.append({
                 "encoded": gallery.pictures[output["t"]] if output else None,
                 "verdict": "" if value is None else "right" if value >= 1 else "wrong",
-                "crisp": bool(output) and max(output["w"], output["h"]) <= gallery.data["crispBelow"],
+                "crisp": output is not None and max(output["w"], output["h"]) <= gallery.data["crispBelow"],
             })  # fmt: skip
         rows.append({"name": data.names[cell.id], "pictures": pictures})
     return {
@@ -100,7 +100,7 @@ def training_sheet(data: SweepData, task: str) -> dict[str, Any] | None:
     """Cells (rows) by checkpoints (columns): one prompt and training seed on its way; None without such pictures."""
     best: tuple[int, int, dict[str, dict[str, Path]]] = (0, 0, {})
     seeds = dict.fromkeys(p.point.seed for p in data.points)
-    found: dict[str, dict[str, dict[str, tuple[str, Path]]]] = {}
+    found: dict[str, dict[str, Mapping[str, tuple[str, Path]]]] = {}
     for seed in seeds:
         per_cell = {}
         for cell in data.cells:

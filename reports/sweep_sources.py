@@ -109,7 +109,7 @@ def source_tables(data: SweepData) -> list[dict[str, Any]]:
     """Each headline of each cell with seeds and prompts apart; empty where no cell has two seeds."""
     found = []
     for metric in data.headlines:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for cell in data.cells:
             row = data.row(cell, metric)
             if row is not None and row.value is not None and (one := sources(data, cell, metric)) is not None:

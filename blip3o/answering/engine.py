@@ -14,6 +14,7 @@ from blip3o.answering.context import Context, Piece, read
 from blip3o.answering.decode import Row, decode
 from blip3o.answering.prompts import Prompt, PromptBuilder
 from blip3o.answering.questions import ChoiceScores, Question, Sampling
+from blip3o.backbone import PictureInputs
 from blip3o.errors import DataError
 from blip3o.inputs import InputBuilder
 from blip3o.prompts import Prompts
@@ -91,7 +92,7 @@ class Answers:
         return wanted if longest is None else min(wanted, longest - len(prompt))
 
     def _text(self, row: Row) -> str:
-        text = self.inputs.tokenizer.decode(row.ids, skip_special_tokens=True)
+        text = self.inputs.decode(row.ids)
         ends = [place for end in row.stop if (place := text.find(end)) >= 0]
         return (text[: min(ends)] if ends else text).strip()
 
@@ -131,7 +132,7 @@ class Answers:
         )
         shown = [pic for p, (a, _) in zip(prompts, spans, strict=True) if a == 0 for pic in p.pictures]
         patches = inputs.patches(shown)
-        tensors = {} if patches is None else patches.tensors(device, self.model.dtype)
+        tensors: PictureInputs = {} if patches is None else patches.tensors(device, self.model.dtype)
         positions = self._positions(prompts, spans, ids.shape[1])
         piece = Piece(
             backbone.embed(ids.to(device), **tensors), mask.to(device), positions.to(device)

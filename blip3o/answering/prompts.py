@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -76,13 +77,14 @@ class PromptBuilder:
         if num_pictures:
             pictures = [{"type": "image"} for _ in range(num_pictures)]
             content = [*pictures, {"type": "text", "text": text_mark(0)}]
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "system", "content": self.prompts.system},
             {"role": "user", "content": content},
         ]
-        rendered: str = self.inputs.tokenizer.apply_chat_template(
+        rendered = self.inputs.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
+        assert isinstance(rendered, str)
         return rendered
 
 

@@ -13,10 +13,9 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from blip3o.data.mixture import Ingredient, Mixture, redistribute_states
-from blip3o.data.records import Record
 from blip3o.errors import ConfigError
 
-Collate = Callable[[list[Record]], Any]
+Collate = Callable[[list[Any]], Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from blip3o.data.records import ReadRecord, Record
+from blip3o.data.records import ReadRecord
 from blip3o.data.sources import Source
 from blip3o.data.stream import Position, RecordStream, redistribute
 from blip3o.errors import ConfigError, DataError
@@ -88,7 +88,7 @@ class Mixture:
             name: Tally(**state["tallies"][name]) if state else Tally() for name in names
         }
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Any]:
         streams = [iter(stream) for stream in self._streams]
         while True:
             draw = np.random.default_rng([self.seed, self.reader, self._draws, 79]).random()
@@ -96,7 +96,7 @@ class Mixture:
             self._draws += 1
             yield self._next(streams[chosen], self._streams[chosen].source.name)
 
-    def _next(self, stream: Iterator[Any], name: str) -> Record:
+    def _next(self, stream: Iterator[Any], name: str) -> Any:
         """The next good record of a stream; bad ones before it are counted."""
         tally = self.tallies[name]
         while True:

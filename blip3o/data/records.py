@@ -93,8 +93,8 @@ class Reading:
         Raises: DataError if turns do not alternate, a text is missing, or pictures and placeholders differ in number.
         """
         turns = tuple(_turns(raw))
-        given = next((raw.fields[name] for name in self.image_fields if raw.fields.get(name)), [])
-        given = list(given) if isinstance(given, list | tuple) else [given]
+        found: Any = next((raw.fields[name] for name in self.image_fields if raw.fields.get(name)), [])
+        given = list(found) if isinstance(found, list | tuple) else [found]
         wanted = sum(user.count(PLACEHOLDER) for user, _ in turns)
         if wanted != len(given):
             raise DataError(
@@ -130,7 +130,7 @@ class Reading:
         return path
 
 
-ReadRecord = Callable[[RawRecord], Record]
+ReadRecord = Callable[[RawRecord], Any]  # a Record, or what a training makes of the raw one
 
 
 def _first(raw: RawRecord, names: Sequence[str], what: str) -> tuple[str, Any]:

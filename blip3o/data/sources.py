@@ -20,7 +20,8 @@ from blip3o.errors import ConfigError, DataError
 class Source(Protocol):
     """A named collection of shards."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def shards(self) -> list[str]:
         """Names of the shards, in a fixed order. Raises: DataError if there are none."""
@@ -65,7 +66,9 @@ class WebDatasetSource:
         return expand(self.patterns)
 
     def read(self, shard: str, start: int = 0) -> Iterator[RawRecord]:
-        key, fields, number, seen = "", {}, 0, set()
+        key, number = "", 0
+        fields: dict[str, bytes] = {}
+        seen: set[str] = set()
         try:
             with tarfile.open(shard, "r|*") as archive:
                 for member in archive:

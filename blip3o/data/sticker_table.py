@@ -44,7 +44,8 @@ class StickerTable:
             raise ConfigError(f"stickers: '{text}' is not level, level:rows or level:rows:first")
         if kind not in ("captions", "conversations"):
             raise ConfigError(f"stickers: kind '{kind}' is not there: captions or conversations")
-        return cls(level, split, *map(int, numbers), kind=kind)  # type: ignore[arg-type]
+        sizes = dict(zip(("rows", "first"), map(int, numbers), strict=False))
+        return cls(level, split, kind=kind, **sizes)  # type: ignore[arg-type]  # one of the two
 
     def __len__(self) -> int:
         return self.rows

@@ -75,7 +75,10 @@ class FlowHead:
             if is_guided:
                 x, timestep = torch.cat([x, x]), torch.cat([timestep, timestep])
             current[:] = [network(x, timestep, encoded).to(working)]
-            return guide(*current[0].chunk(2), scale) if is_guided else current[0]
+            if not is_guided:
+                return current[0]
+            null, conditioned = current[0].chunk(2)
+            return guide(null, conditioned, scale)
 
         on_step = settings.on_step
         features = integrate(

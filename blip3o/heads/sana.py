@@ -33,7 +33,7 @@ class SanaNetwork(nn.Module):
 
     def __init__(self, condition_dim: int, values: dict[str, Any]) -> None:
         super().__init__()
-        from diffusers import SanaTransformer2DModel
+        from diffusers.models import SanaTransformer2DModel
 
         try:
             self.transformer = SanaTransformer2DModel(**values)

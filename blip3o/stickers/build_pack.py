@@ -16,6 +16,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -91,7 +92,9 @@ class Sources:
             )
 
     def _member(self, style: str, name: str) -> bytes:
-        return self.tars[style].extractfile(f"package/{name}").read()
+        file = self.tars[style].extractfile(f"package/{name}")
+        assert file is not None, f"{name} is no plain file"
+        return file.read()
 
     def emoji(self, style: str, code: str) -> Image.Image:
         """RGBA picture, 256 px wide, of an emoji; KeyError when the set has none."""
@@ -152,7 +155,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "assets")
     args = parser.parse_args()
     sources, table = Sources(args.folder), code_points()
-    entries, pictures = [], []
+    entries: list[dict[str, Any]] = []
+    pictures = []
     for style in STYLES:
         for name in CLASSES:
             for code in EXCEPTIONS.get((style, name), table[name]):

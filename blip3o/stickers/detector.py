@@ -74,7 +74,8 @@ class DetectorConfig:
             raise ConfigError(
                 f"unknown detector setting {unknown[0]!r}; known: {', '.join(f.name for f in fields(cls))}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**given)
 
 
 def _conv(c_in: int, c_out: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
@@ -92,9 +93,8 @@ class Block(nn.Module):
         self.conv2 = _conv(c_out, c_out)
         plain = c_in == c_out and stride == 1
         self.shortcut = nn.Identity() if plain else _conv(c_in, c_out, stride, kernel=1)
-        nn.init.zeros_(
-            self.conv2[1].weight
-        )  # starts as the shortcut: no warm-up trouble at high rates
+        # starts as the shortcut: no warm-up trouble at high rates
+        nn.init.zeros_(self.conv2[1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv2(F.relu(self.conv1(x))) + self.shortcut(x))
@@ -237,7 +237,7 @@ class SeparableRoIAlign(nn.Module):
 class _OneBoxPerObject(RoIHeads):
     """torchvision's heads with one class per proposal and suppression across classes."""
 
-    def postprocess_detections(self, class_logits, box_regression, proposals, image_shapes):  # type: ignore[override]
+    def postprocess_detections(self, class_logits, box_regression, proposals, image_shapes):
         counts = [len(p) for p in proposals]
         boxes_all = self.box_coder.decode(box_regression, proposals)[:, 0].split(counts)
         scores_all, labels_all = F.softmax(class_logits, -1)[:, 1:].max(-1)

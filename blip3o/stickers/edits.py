@@ -125,11 +125,9 @@ def _move(draw: Stream, config: SceneConfig) -> Edit:
         return before, swapped, words
     sticker = _stickers(draw, config, ("two_object", "color_attr"))[0]
     start, end = draw.sample(list(_PLACES), 2)
-    before, after = (
-        replace(sticker, placement=centred(sticker, *_PLACES[p])) for p in (start, end)
-    )
+    old, new = (replace(sticker, placement=centred(sticker, *_PLACES[p])) for p in (start, end))
     verb = draw.choice(("move", "shift"))
-    return (before,), (after,), f"{verb} {_name(sticker)} to the {end}"
+    return (old,), (new,), f"{verb} {_name(sticker)} to the {end}"
 
 
 _EDITS = {"recolor": _recolor, "remove": _remove, "add": _add, "move": _move}

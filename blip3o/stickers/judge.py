@@ -132,7 +132,7 @@ class StickerJudge:
         write_metadata(folder, self.metadata)
 
     def to(self, device: str) -> StickerJudge:
-        self.detector.to(device, memory_format=torch.channels_last).eval()
+        self.detector.to(device).to(memory_format=torch.channels_last).eval()
         self.color.to(device).eval()
         return self
 

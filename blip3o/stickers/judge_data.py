@@ -217,22 +217,22 @@ def scramble(
     Args: image, background (S, S, 3) float32 in [0, 1]; masks (N, S, S) bool. Other objects stay untouched. `other` is
     an object of another class to mix in, from `cut_out`; without one the last way is left out.
     """
-    others = np.delete(masks, i, 0).any(0)
+    others: np.ndarray = np.logical_or.reduce(np.delete(masks, i, 0), axis=0)
     ys, xs = np.nonzero(masks[i])
     canvas = cut_out(image, masks[i])
     side = int(max(np.ptp(ys), np.ptp(xs))) + 1
     pad = side // 4
-    ways = (_shuffle, _melt, _smear, _blob, _overlay)
-    operation = ways[int(rng.integers(4 if other is None else 5))]
-    if operation is _overlay:
+    ways = (_shuffle, _melt, _smear, _blob)
+    way = int(rng.integers(4 if other is None else 5))
+    if way == len(ways):
         assert other is not None
         canvas = _overlay(canvas, other, rng)
-    elif operation is _shuffle:
+    elif ways[way] is _shuffle:
         canvas[pad : pad + side, pad : pad + side] = _shuffle(
             canvas[pad : pad + side, pad : pad + side], rng
         )
     else:
-        canvas = operation(canvas, rng)
+        canvas = ways[way](canvas, rng)
     gone = np.zeros_like(masks[i])  # one pixel wider: its soft rim would give the object away
     for dy, dx in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
         gone |= np.roll(masks[i], (dy, dx), (0, 1))

@@ -153,7 +153,7 @@ def held_out_lists(prompts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for tag, lines in by_tag.items():
         lists = HeldOut(frozenset(colors), frozenset(map(frozenset, pairs)), frozenset(specs))
         order = Stream("held-out", "specs", tag).shuffled(lines)
-        order.sort(key=lambda line, lists=lists: not _line_held_out(line, lists))
+        order.sort(key=lambda line, lists=lists: not _line_held_out(line, lists))  # type: ignore[misc]
         specs.update(spec_key(line) for line in order[: (len(order) + 1) // 2])
     return {
         "format": 1,

@@ -90,7 +90,7 @@ def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in tensors:
         tensor = tensor.detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -129,10 +129,10 @@ def save_training_state(
     All processes must call it; the main one writes. Raises: CheckpointNotSaved, with the previous one kept.
     """
     frozen = _frozen(module)
-    weights = get_model_state_dict(module, options=WHOLE_ON_MAIN)
+    weights: dict[str, Any] = get_model_state_dict(module, options=WHOLE_ON_MAIN)
     tensors = {f"weights.{key}": value for key, value in weights.items() if key not in frozen}
     tensors |= {f"ema.{key}": whole(value) for key, value in ema.averages.items()}
-    moments = get_optimizer_state_dict(module, optimizers, options=WHOLE_ON_MAIN)
+    moments: dict[str, Any] = get_optimizer_state_dict(module, optimizers, options=WHOLE_ON_MAIN)
     for name, slot in moments.get("state", {}).items():
         for key, value in slot.items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
@@ -202,7 +202,7 @@ def load_training_state(
             f"{folder} goes on from other frozen weights than this run starts with: "
             "start from the same model in the same precision, or use another folder"
         )
-    set_model_state_dict(module, parts["weights"], options=PARTIAL)
+    set_model_state_dict(module, dict(parts["weights"]), options=PARTIAL)
     for key, average in ema.averages.items():
         _copy_into(average, parts["ema"][key])
     _load_moments(module, optimizers, parts["optimizer"])
@@ -224,7 +224,7 @@ def _check_names(folder: Path, module: nn.Module, weights: Mapping[str, Tensor],
 def _load_moments(
     module: nn.Module, optimizers: Optimizers, tensors: Mapping[str, Tensor]
 ) -> None:
-    state: dict[str, dict[str, Tensor]] = {}
+    state: dict[str, Any] = {}
     for key, value in tensors.items():
         slot, _, name = key.partition(".")
         state.setdefault(name, {})[slot] = value
@@ -233,7 +233,7 @@ def _load_moments(
         module, optimizers, {"state": state, "param_groups": groups}, options=PARTIAL
     )
     # What has not had a gradient yet has no moments: none were saved, and its first step makes them.
-    names = {parameter: _plain(name) for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: _plain(name) for name, parameter in module.named_parameters()}
     for optimizer in optimizers:
         for parameter in [p for p in optimizer.state if names[p] not in state]:
             del optimizer.state[parameter]
@@ -252,8 +252,9 @@ def _copy_into(target: Tensor, value: Tensor) -> None:
     if local(target) is target:
         target.copy_(value)
         return
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    assert isinstance(target, DTensor)
     sharded = distribute_tensor(
         value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
     )

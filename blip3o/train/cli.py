@@ -144,8 +144,11 @@ def train(
 
         with mlflow_curves(tracking_uri, folder.name, folder) as log:
             hooks = Hooks(log=log, synchronize=profile, peak_tflops=peak_tflops)
-            run = run_recipe if isinstance(settings, TrainRecipe) else run_part
-            click.echo(run(settings, folder, hooks))  # type: ignore[operator]
+            if isinstance(settings, TrainRecipe):
+                made = run_recipe(settings, folder, hooks)
+            else:
+                made = run_part(settings, folder, hooks)
+            click.echo(made)
         leave()
     except Blip3oError as error:
         raise click.ClickException(str(error)) from error

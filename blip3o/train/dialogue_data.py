@@ -160,7 +160,7 @@ def _seen(turn: _Turn) -> tuple[Scene, ...]:
 def learned_texts(batch: TextBatch, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What each conversation of a batch teaches, for a look at the data."""
     return [
-        tokenizer.decode(ids[labels != -100])
+        str(tokenizer.decode(ids[labels != -100]))
         for ids, labels in zip(batch.input_ids, batch.labels, strict=True)
     ]
 

@@ -52,7 +52,8 @@ class Processes:
         mesh = init_device_mesh(self.device.type, (self.world_size,))
         for block in blocks:
             fully_shard(block, mesh=mesh)
-        return fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        return module
 
     @contextlib.contextmanager
     def accumulating(self, module: nn.Module, is_last: bool) -> Iterator[None]:

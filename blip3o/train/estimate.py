@@ -8,10 +8,9 @@ certain (weights, gradients, the optimizers' moments, averages); activations com
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from blip3o.config import Blip3oConfig
@@ -20,6 +19,9 @@ from blip3o.train.optimizers import linear_weights
 from blip3o.train.recipe import TrainRecipe
 from blip3o.train.records_stage import learn_only
 from blip3o.unified import Blip3oModel
+
+if TYPE_CHECKING:
+    from blip3o.vision.targets import Target
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def estimate(
     turned = linear_weights(model) if recipe.loop.optimizer == "muon" else set()
     moments = 2 * learned - sum(p.numel() for p in turned if p.requires_grad)
     # master weights, gradients, averages and moments, each in float32
-    state = (3 * learned + moments) * 4 + frozen * frozen_bytes
+    state: float = (3 * learned + moments) * 4 + frozen * frozen_bytes
     encoder = sum(p.numel() for p in target.parameters()) * frozen_bytes if target else 0
     if recipe.loop.sharding == "fsdp2":
         state /= processes
@@ -120,7 +122,7 @@ def count_flops(model: Blip3oModel, recipe: TrainRecipe, prompt_tokens: int) -> 
         positions = torch.zeros(1, prompt_tokens, dtype=torch.long, device="meta")
         embeddings.requires_grad_(True)
         with FlopCounterMode(display=False) as counter:
-            hidden = model.backbone(embeddings, None, positions).hidden_states  # type: ignore[arg-type]
+            hidden = model.backbone(embeddings, None, positions).hidden_states
             model.backbone.logits(hidden).sum().backward()
         total += counter.get_total_flops()
     return total
@@ -142,7 +144,7 @@ def _condition(
     return states[:, -count:]
 
 
-def count_encoder_flops(target: nn.Module) -> int:
+def count_encoder_flops(target: Target) -> int:
     """Operations of one picture through the target encoder, forward only."""
     side = target.preprocess.size_px
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -161,7 +163,7 @@ def _config(source: str) -> Blip3oConfig:
     return read_config(find_folder(source))
 
 
-def _target_encoder(recipe: TrainRecipe) -> nn.Module | None:
+def _target_encoder(recipe: TrainRecipe) -> Target | None:
     """The target encoder on the meta device: the released tower, or the one in the named folder."""
     if not recipe.spec.image_weight:
         return None

@@ -110,7 +110,7 @@ def find_hook(spec: EvaluateSpec) -> Hook | None:
             check(spec.args)
         except Exception as error:
             raise ConfigError(f"evaluate.args: {error}") from error
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class Evaluator:
@@ -133,7 +133,8 @@ class Evaluator:
 
     def __call__(self, step: int, modules: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Numbers of this step; ``NAME_failed`` holds the reason where a part of the evaluation failed."""
-        pipeline, numbers = self.whole(), {}
+        pipeline = self.whole()
+        numbers: dict[str, Any] = {}
         if self.processes.is_main:
             assert pipeline is not None
             pipeline.weights_changed()

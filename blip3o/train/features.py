@@ -54,6 +54,7 @@ def fold_into_decoder(conv: nn.Conv2d, first: int, inner: FeatureSpace) -> None:
     )  # channels = to_channels @ latents + shift
     shift = torch.linalg.inv(inner.projection) @ inner.offset + inner.center
     conv.weight[:, first:] = torch.einsum("ocij,cf->ofij", weight, to_channels)
+    assert conv.bias is not None
     conv.bias += torch.einsum("ocij,c->o", weight, shift)
 
 

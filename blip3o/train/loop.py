@@ -92,7 +92,8 @@ def train_step(
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     for group in groups:
         group["lr"] = rate * group["share"]
-    world, numbers = processes.world_size, {}
+    world = processes.world_size
+    numbers: dict[str, float] = {}
     first = (state.step * config.accumulation) * world + processes.rank
     indices = [first + micro * world for micro in range(config.accumulation)]
     with phase("data"):

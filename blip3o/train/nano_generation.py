@@ -31,6 +31,7 @@ from blip3o.train.nano_parts import (
     open_gates,
     patches_for,
     start_queries,
+    vlm_of,
 )
 from blip3o.train.nano_perception import NanoPerception
 from blip3o.train.packed_chats import PackedUnderstandingStage
@@ -76,7 +77,7 @@ class NanoGeneration(NanoPerception):
         config = model_config(self.tokenizer())
         torch.manual_seed(self.recipe.generation.seed)
         model = Blip3oModel(config)
-        model.backbone.vlm.load_state_dict(self.understanding().state_dict())
+        vlm_of(model).load_state_dict(self.understanding().state_dict())
         start_queries(model)
         open_gates(model)
         freeze(model.backbone)
@@ -99,7 +100,7 @@ class NanoGeneration(NanoPerception):
         )
         edits, dialogues = self._turns(recipe.generation_edits, recipe.generation_dialogues)
         batches = PictureMix(captions, edits, dialogues)
-        states_of = condition_of_mix(model, tokenizer, patches_for(model.backbone.vlm))
+        states_of = condition_of_mix(model, tokenizer, patches_for(vlm_of(model)))
         if self._can_compile():
             model.dit.compile(dynamic=True)  # how many dialogues end in a picture varies
         stage = GenerationStage(model, batches, states_of, recipe.generation_draws)
@@ -127,7 +128,7 @@ class NanoGeneration(NanoPerception):
     def alignment(self) -> Blip3oModel:
         """The backbone once more: query states of edits and dialogues learn from those of captions."""
         model = self.generation()
-        backbone, recipe = model.backbone.vlm, self.recipe
+        backbone, recipe = vlm_of(model), self.recipe
         if self._load("alignment", {"backbone": backbone}):
             return model
         freeze(model)
@@ -165,7 +166,7 @@ class NanoGeneration(NanoPerception):
             write_captions(folder, shard, CONDITION_SHARD, "train", self.world, conditions_of, key)
             logger.info("conditions: shard %d of %d", shard + 1, recipe.condition_shards)
         edits, dialogues = self._turns(64, 24, skipped=1_000_000)
-        states_of = condition_of(model, patches_for(model.backbone.vlm))
+        states_of = condition_of(model, patches_for(vlm_of(model)))
         for shard in range(recipe.turn_shards):
             write_turns(folder, shard, [edits, dialogues.pictures], TURN_STEPS, states_of, key)
             logger.info("conditions: edits and dialogues %d of %d", shard + 1, recipe.turn_shards)

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    PreTrainedTokenizerFast,
+    PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from blip3o.backbone import QwenBackbone
 from blip3o.config import Blip3oConfig
+from blip3o.dit import DiTBlock
 from blip3o.train.nano_config import (
     BACKBONE_TEXT,
     BACKBONE_VISION,
@@ -28,9 +30,9 @@ from blip3o.vision.preprocess import qwen_patches
 from blip3o.vision.window_attention import batch_equal_windows
 
 
-def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+def backbone_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """Qwen2.5-VL in small: 64 px pictures are 8x8 patches, merged 2x2 to 16 tokens."""
-    ids = {
+    ids: dict[str, Any] = {
         token: tokenizer.convert_tokens_to_ids(token)
         for token in (
             "<|image_pad|>",
@@ -57,7 +59,7 @@ def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     )
 
 
-def build_backbone(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+def build_backbone(tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2_5_VLForConditionalGeneration:
     """The backbone with random weights."""
     torch.manual_seed(seed)
     backbone = Qwen2_5_VLForConditionalGeneration(backbone_config(tokenizer))
@@ -66,7 +68,7 @@ def build_backbone(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLF
 
 
 def model_config(
-    tokenizer: PreTrainedTokenizerFast, *, num_queries: int = QUERIES, **settings: Any
+    tokenizer: PreTrainedTokenizerBase, *, num_queries: int = QUERIES, **settings: Any
 ) -> Blip3oConfig:
     """The whole model's configuration; ``settings`` replace those of Blip3oConfig (target, objective, dit_config)."""
     values: dict[str, Any] = {"dit_config": DIT_CONFIG, "flow_config": FLOW_CONFIG, **settings}
@@ -82,6 +84,19 @@ def model_config(
     )
 
 
+def vlm_of(model: Blip3oModel) -> Qwen2_5_VLForConditionalGeneration:
+    """The backbone of such a model as transformers knows it."""
+    assert isinstance(model.backbone, QwenBackbone)
+    return model.backbone.vlm
+
+
+def word_spread(backbone: Qwen2_5_VLForConditionalGeneration) -> Tensor:
+    """Standard deviation of the word embeddings, ()."""
+    words = backbone.get_input_embeddings()
+    assert isinstance(words, nn.Embedding)
+    return words.weight.std()
+
+
 @torch.no_grad()
 def start_queries(model: Blip3oModel, seed: int | None = None) -> None:
     """Draw the queries at three times the embeddings' standard deviation.
@@ -91,7 +106,7 @@ def start_queries(model: Blip3oModel, seed: int | None = None) -> None:
     """
     if seed is not None:
         torch.manual_seed(seed)
-    spread = model.backbone.vlm.get_input_embeddings().weight.std().item()
+    spread = word_spread(vlm_of(model)).item()
     nn.init.normal_(model.queries.latent_queries, std=QUERY_SD * spread)
 
 
@@ -103,6 +118,7 @@ def open_gates(model: Blip3oModel) -> None:
     whole budget: after 1,600 steps tanh(gate) was 0.1, and the picture followed the layout of the prompt only.
     """
     for block in model.dit.layers:
+        assert isinstance(block, DiTBlock)
         block.gate.fill_(1.5)
         _, gate_attention, _, gate_ffn = block.norm1.linear.bias.chunk(4)
         gate_attention += 1.0
@@ -113,7 +129,8 @@ def compile_layers(backbone: Qwen2_5_VLForConditionalGeneration) -> None:
     """Compile the language model's layers for sequences of any length."""
     # layers share one code object: its limit counts each layer, with and without gradients
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    for layer in backbone.model.language_model.layers:
+    text: Any = backbone.model.language_model
+    for layer in text.layers:
         layer.compile(dynamic=True)
 
 
@@ -121,7 +138,7 @@ def patches_for(
     backbone: Qwen2_5_VLForConditionalGeneration,
 ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Pictures (B, 3, S, S) -> the rows of patches and the grid that the backbone's vision tower takes."""
-    vision = backbone.config.vision_config
+    vision: Any = backbone.config.vision_config
     return lambda pixels: qwen_patches(
         pixels, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
     )
@@ -139,7 +156,7 @@ def scale_picture_tokens(
     rows, grid = patches_for(backbone)(pixels)
     tokens = backbone.model.visual(rows, grid_thw=grid).pooler_output
     tokens = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens))
-    factor = backbone.get_input_embeddings().weight.std() / tokens.std()
+    factor = word_spread(backbone) / tokens.std()
     last = backbone.model.visual.merger.mlp[2]
     last.weight.mul_(factor)
     last.bias.mul_(factor)

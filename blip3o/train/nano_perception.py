@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -58,7 +60,20 @@ from blip3o.vision.autoencoder import Autoencoder
 from blip3o.vision.encoders import OpenClipEncoder
 from blip3o.vision.feature_space import FeatureSpace
 
+if TYPE_CHECKING:
+    from open_clip.model import CLIP
+
+    from blip3o.decoder import FlowPixelDecoder
+
 logger = logging.getLogger(__name__)
+
+
+class ClipParts(NamedTuple):
+    """What the first stage trains together."""
+
+    clip: CLIP
+    projection: nn.Linear
+    decoder: FlowPixelDecoder
 
 
 class NanoPerception:
@@ -109,7 +124,7 @@ class NanoPerception:
         return PreTrainedTokenizerFast.from_pretrained(path)
 
     # -- target encoder and pixel decoder ----------------------------------------------------------------------------
-    def clip_parts(self) -> tuple[nn.Module, nn.Linear, nn.Module]:
+    def clip_parts(self) -> ClipParts:
         from open_clip.model import CLIP
 
         from blip3o.decoder import FlowPixelDecoder, FlowPixelDecoderConfig
@@ -118,51 +133,50 @@ class NanoPerception:
         decoder = FlowPixelDecoder(FlowPixelDecoderConfig(**DECODER_CONFIG))
         width = CLIP_CONFIG["vision_cfg"]["width"]
         # channels_last: convolutions on a CPU are several times slower without it
-        return (
+        return ClipParts(
             CLIP(**CLIP_CONFIG),
             nn.Linear(width, FEATURE_CHANNELS),
             decoder.to(memory_format=torch.channels_last),
         )
 
-    def clip(self) -> dict[str, nn.Module]:
-        clip, projection, decoder = self.clip_parts()
-        modules = {"clip": clip, "projection": projection, "decoder": decoder}
-        if self._load("clip", modules):
-            return modules
+    def clip(self) -> ClipParts:
+        parts = self.clip_parts()
+        if self._load("clip", parts._asdict()):
+            return parts
         stage = ClipStage(
-            clip,
-            projection,
-            decoder,
+            *parts,
             self.clip_tokenizer(),
             Scenes("train", self.world, self.recipe.clip_batch),
             self.recipe.clip_decoder_weight,
             self.recipe.clip_decoder_pictures,
         )
-        return self._finish("clip", self._fit(stage))
+        self._finish("clip", self._fit(stage))
+        return parts
 
     def target(self) -> TargetFeatures:
         """The frozen target encoder; its statistics are measured on 4,096 training scenes."""
-        modules = self.clip()
-        encoder = OpenClipEncoder(modules["clip"].visual, layer=-2)
+        parts = self.clip()
+        encoder = OpenClipEncoder(parts.clip.visual, layer=-2)
         width = CLIP_CONFIG["vision_cfg"]["width"]
         target = TargetFeatures(encoder, FeatureSpace(width, FEATURE_CHANNELS, layer_norm=True))
         if not self._load("target", {"target": target}):
             pixels = Scenes("train", self.world, 4096)(0).pixels
-            target.space, inner = learned_space(encoder.eval(), modules["projection"], pixels)
-            fold_into_decoder(modules["decoder"].unet.conv_in, FOLDED_CHANNELS, inner)
-            self._finish("target-decoder", {"decoder": modules["decoder"]})
+            target.space, inner = learned_space(encoder.eval(), parts.projection, pixels)
+            fold_into_decoder(parts.decoder.unet.conv_in, FOLDED_CHANNELS, inner)
+            self._finish("target-decoder", {"decoder": parts.decoder})
             self._finish("target", {"target": target})
         return freeze(target)
 
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> FlowPixelDecoder:
         """The pixel decoder: goes on from the joint stage with the tower frozen."""
-        target, decoder = self.target(), self.clip_parts()[2]
+        target, decoder = self.target(), self.clip_parts().decoder
         if self._load("decoder", {"decoder": decoder}):
             return decoder
         self._load("target-decoder", {"decoder": decoder})
         batches = Scenes("train", self.world, self.recipe.decoder_batch, first=1_000_000)
         stage = DecoderStage(decoder, target, batches, self.recipe.feature_noise)
-        return self._finish("decoder", self._fit(stage))["decoder"]
+        self._finish("decoder", self._fit(stage))
+        return decoder
 
     # -- understanding -----------------------------------------------------------------------------------------------
     def vision(self) -> nn.Module:
@@ -172,12 +186,13 @@ class NanoPerception:
         if not self._load("vision", {"visual": tower}):
             encoder = self.target().encoder
             grid = int(IMAGE_TOKENS**0.5)
+            text: Any = backbone.config.text_config
             stage = VisionStage(
                 tower,
                 encoder,
                 CellLabels("train", self.world, self.recipe.vision_batch, grid=grid),
                 patches_for(backbone),
-                hidden_size=backbone.config.text_config.hidden_size,
+                hidden_size=text.hidden_size,
                 feature_size=CLIP_CONFIG["vision_cfg"]["width"]
                 * (DIT_CONFIG["input_size"] // grid) ** 2,
                 grid=grid,
@@ -239,15 +254,14 @@ class NanoPerception:
             module.cpu()
         return modules
 
-    def _finish(self, name: str, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    def _finish(self, name: str, modules: Mapping[str, nn.Module]) -> None:
         """Averaged weights of a finished stage; their presence means that the stage is done."""
         tensors = {
             f"{k}.{key}": v.clone() for k, m in modules.items() for key, v in m.state_dict().items()
         }
         save_tensors(self.folder / f"{name}.safetensors", tensors)
-        return modules
 
-    def _load(self, name: str, modules: dict[str, nn.Module]) -> bool:
+    def _load(self, name: str, modules: Mapping[str, nn.Module]) -> bool:
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             return False

@@ -8,7 +8,7 @@ queries, convolutions, norms and biases to AdamW. Both are torch's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -37,7 +37,8 @@ def make_optimizers(stage: TrainStage, module: nn.Module, config: LoopConfig) ->
             groups.setdefault(key, []).append(parameter)
     if not groups:
         raise ConfigError(f"stage '{stage.name}' has nothing to learn: every parameter is frozen")
-    plain, orthogonal = [], []
+    plain: list[dict[str, Any]] = []
+    orthogonal: list[dict[str, Any]] = []
     for (is_turned, share, is_decayed), own in sorted(groups.items(), key=lambda group: group[0], reverse=True):
         group = {"params": own, "weight_decay": config.weight_decay if is_decayed else 0.0, "share": share}
         (orthogonal if is_turned else plain).append(group)
@@ -49,7 +50,7 @@ def make_optimizers(stage: TrainStage, module: nn.Module, config: LoopConfig) ->
     return found
 
 
-def linear_weights(module: nn.Module) -> set[nn.Parameter]:
+def linear_weights(module: nn.Module) -> set[torch.Tensor]:
     """What Muon moves: weights of linear layers, without those that an embedding shares."""
     embeddings = {m.weight for m in module.modules() if isinstance(m, nn.Embedding)}
     return {m.weight for m in module.modules() if isinstance(m, nn.Linear)} - embeddings

@@ -60,13 +60,13 @@ def pack(
     for row, prefix in zip(rows, prefixes, strict=True):
         tokens = [(token, -100, 0, 0, 0.0) for token in prefix]
         for number, segment in enumerate(row.segments, start=1):
-            shift = len(tokens) - len(prefix)
+            skipped = len(tokens) - len(prefix)
             pieces = [(next(encoded), learned) for _, learned in segment]
             learned_tokens = sum(len(ids) for ids, learned in pieces if learned)
             weight = max(learned_tokens, 1) ** -0.5
             for ids, learned in pieces:
                 tokens += [
-                    (token, token if learned else -100, number, shift, weight if learned else 0.0)
+                    (token, token if learned else -100, number, skipped, weight if learned else 0.0)
                     for token in ids
                 ]
         packed.append(tokens)

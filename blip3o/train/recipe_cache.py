@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blip3o.backbone import PictureInputs
 from blip3o.data.records import RawRecord, Reading
 from blip3o.data.sources import Source
 from blip3o.data.target_cache import CachedSource, fill_cache
@@ -108,7 +109,7 @@ class TargetCache:
         if self.has_conditions:
             model = self.pipeline.model
             device = next(model.parameters()).device
-            shown = batch.patches.tensors(device, model.dtype) if batch.patches is not None else {}
+            shown: PictureInputs = {} if batch.patches is None else batch.patches.tensors(device, model.dtype)
             condition = model.encode_condition(
                 batch.input_ids.to(device), batch.attention_mask.to(device), **shown
             )

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blip3o.backbone import PictureInputs
 from blip3o.data.loader import LoaderConfig, RecordLoader
 from blip3o.data.mixture import Ingredient
 from blip3o.data.records import PLACEHOLDER, InstructionRecord, RawRecord, Reading
@@ -85,7 +86,7 @@ class Encoder:
     reading: Reading
     inputs: InputBuilder
     prompts: Prompts
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     max_length: int
     reserved: int
     shown_size_px: int | None = None
@@ -113,6 +114,7 @@ class Encoder:
         ids = self.inputs.encode(self.prompts.generation(text_mark(0), pictures), [text])
         (ids,) = self.inputs.spread([ids], patches)
         self._check(raw.key, ids)
+        assert self.preprocess is not None, "pictures are drawn for a target encoder"
         return Encoded(raw.key, ids, None, self.preprocess([image])[0], patches)
 
     def _conversation(self, record: InstructionRecord) -> Encoded:
@@ -278,7 +280,7 @@ class RecordsStage:
         logits = self.model.backbone.logits(hidden[wanted != -100])
         return F.cross_entropy(logits.float(), wanted[wanted != -100])
 
-    def _shown(self, part: EncodedBatch, device: torch.device) -> dict[str, Tensor]:
+    def _shown(self, part: EncodedBatch, device: torch.device) -> PictureInputs:
         if part.patches is None:
             return {}
         return part.patches.tensors(device, self.model.dtype)

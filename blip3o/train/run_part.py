@@ -105,8 +105,7 @@ class _Run:
             block=recipe.shuffle_block,
             max_bad_share=recipe.max_bad_share,
         )
-        collate: Any = picture_batch
-        return RecordLoader(ingredients, replace(config, **changes), collate)
+        return RecordLoader(ingredients, replace(config, **changes), picture_batch)
 
     def batches(self, size_px: int) -> Loaders:
         return Loaders(pictures=self.loader(size_px))
@@ -130,11 +129,11 @@ Finish = Callable[[Path], None]
 
 
 def _autoencoder(run: _Run) -> Finish:
-    from diffusers import AutoencoderKL
+    from diffusers.models import AutoencoderKL
 
     settings = run.recipe.settings
     vae = AutoencoderKL(**_sized(settings["vae"], "vae")).to(memory_format=torch.channels_last)
-    side = int(vae.config.sample_size)
+    side = int(vae.config["sample_size"])
     loaders = run.batches(side)
     stage = AutoencoderStage(
         vae,
@@ -182,17 +181,18 @@ def _clip(run: _Run) -> Finish:
         settings.get("decoder_pictures", run.recipe.batch_size // 2 or 1),
     )
     run.train(stage, loaders)
-    modules = {name: module.cpu().eval() for name, module in stage.modules.items()}
-    encoder = OpenClipEncoder(modules["clip"].visual, layer=-2).eval()
+    for module in stage.modules.values():
+        module.cpu().eval()
+    encoder = OpenClipEncoder(stage.clip.visual, layer=-2).eval()
     pixels = run.sample(side, min(MEASURED, 16 * run.recipe.batch_size)).pixels
-    space, inner = learned_space(encoder, modules["projection"], pixels)
-    fold_into_decoder(modules["decoder"].unet.conv_in, 3 * decoder.unshuffle**2, inner)
+    space, inner = learned_space(encoder, stage.projection, pixels)
+    fold_into_decoder(stage.decoder.unet.conv_in, 3 * decoder.unshuffle**2, inner)
     size_px = Preprocess(size_px=side, mean=UNIT_MEAN, std=UNIT_STD)
     target = Target(encoder, size_px, {"kind": "open_clip", "model": shape, "layer": -2}, space)
 
     def finish(folder: Path) -> None:
         target.save_pretrained(folder / "target_encoder")
-        modules["decoder"].save_pretrained(folder / "decoder")
+        stage.decoder.save_pretrained(folder / "decoder")
         tokenizer.save_pretrained(folder / "clip_tokenizer")
 
     return finish
@@ -233,6 +233,9 @@ def _decoder(run: _Run) -> Finish:
 
 class TargetOfPixels(nn.Module):
     """A target encoder on pictures (B, 3, S, S) in [-1, 1] of any size, prepared as it wants them."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, target: Target) -> None:
         super().__init__()

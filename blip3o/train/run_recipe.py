@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from blip3o.data.loader import LoaderConfig
 from blip3o.data.mixture import Ingredient
+from blip3o.data.sources import Source
 from blip3o.errors import ConfigError
 from blip3o.locate import find_folder
 from blip3o.pipeline import Blip3oPipeline
@@ -204,7 +205,8 @@ def make_stage(
     """The recipe's stage over its data, for one of ``processes``."""
     ingredients: dict[str, list[Ingredient]] = {"images": [], "texts": []}
     for data in recipe.data:
-        source, encoder = open_source(data), make_encoder(recipe, data, pipeline, target)
+        source: Source = open_source(data)
+        encoder = make_encoder(recipe, data, pipeline, target)
         group = "texts" if data.kind == "conversations" else "images"
         if cache is not None and group == "images":
             source = cache.source(data, source)

@@ -18,7 +18,7 @@ every comparison of targets has to say so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,13 +28,18 @@ from transformers import PreTrainedTokenizerBase
 from blip3o.train.world_data import CellBatch, CellLabels, PictureBatch
 
 if TYPE_CHECKING:
+    from open_clip.model import CLIP
+    from open_clip.transformer import VisionTransformer
+
     from blip3o.decoder import FlowPixelDecoder
     from blip3o.train.condition_cache import ConditionBatch
     from blip3o.train.feature_cache import FeatureBatch
     from blip3o.unified import Blip3oModel
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def freeze(module: nn.Module) -> nn.Module:
+
+def freeze(module: Module) -> Module:
     """No gradients, no dropout."""
     return module.requires_grad_(False).eval()
 
@@ -50,7 +55,7 @@ class ClipStage:
 
     def __init__(
         self,
-        clip: nn.Module,
+        clip: CLIP,
         projection: nn.Linear,
         decoder: FlowPixelDecoder,
         tokenizer: PreTrainedTokenizerBase,
@@ -109,7 +114,7 @@ def clip_text_ids(
     return ids
 
 
-def clip_features(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def clip_features(visual: VisionTransformer, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """open_clip visual tower -> pooled embedding (B, E) and the penultimate layer's patch tokens (B, width, h, w)."""
     out = visual.forward_intermediates(pixels, indices=[-2], output_fmt="NCHW")
     return out["image_features"], out["image_intermediates"][0]

@@ -93,11 +93,12 @@ def tokenize_chats(
     rows: list[tuple[list[int], list[int]]] = []
     for pieces in chats:
         encoded = tokenizer([text for text, _ in pieces], add_special_tokens=False)["input_ids"]
-        ids, labels = [], []
+        ids: list[int] = []
+        wanted: list[int] = []
         for piece_ids, (_, learned) in zip(encoded, pieces, strict=True):
             ids += piece_ids
-            labels += piece_ids if learned else [-100] * len(piece_ids)
-        rows.append((ids, labels))
+            wanted += piece_ids if learned else [-100] * len(piece_ids)
+        rows.append((ids, wanted))
     length = max(len(ids) for ids, _ in rows)
     input_ids = torch.full((len(rows), length), tokenizer.pad_token_id)
     labels = torch.full((len(rows), length), -100)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL
+from diffusers.models import AutoencoderDC, AutoencoderKL
 from torch import Tensor
 
 from blip3o.config import build_part
@@ -46,7 +46,7 @@ class Autoencoder(PixelDecoder):
     ) -> None:
         super().__init__()
         self.vae = vae
-        self.width: int = vae.config.latent_channels
+        self.width: int = vae.config["latent_channels"]
         size = config.image_size or vae.config.get("sample_size")
         self.config = replace(config, image_size=size)
 
@@ -62,7 +62,7 @@ class Autoencoder(PixelDecoder):
         """Pictures (B, 3, S, S) in [-1, 1] -> mean latents (B, C, h, w)."""
         encoded = self.vae.encode(images.to(self.vae.dtype))
         latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latent
-        return (latents - self._shift) * self.vae.config.scaling_factor
+        return (latents - self._shift) * self.vae.config["scaling_factor"]
 
     def _decode(self, features: Tensor, settings: DecodeSettings) -> Tensor:
         """Deterministic: noise and steps have nothing to act on."""
@@ -70,7 +70,7 @@ class Autoencoder(PixelDecoder):
             raise ShapeError(
                 f"latents must be (batch, {self.width}, h, w), got {tuple(features.shape)}"
             )
-        latents = features.to(self.vae.dtype) / self.vae.config.scaling_factor + self._shift
+        latents = features.to(self.vae.dtype) / self.vae.config["scaling_factor"] + self._shift
         return self.vae.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:

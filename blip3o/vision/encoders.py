@@ -185,7 +185,8 @@ class OpenClipEncoder(nn.Module):
             raise ConfigError(
                 f"{type(visual).__name__} gives no intermediate features; use an open_clip ViT or timm tower"
             )
-        self.visual, self.layer = visual, layer
+        self.visual: Any = visual  # a tower of a library without types
+        self.layer = layer
         with torch.no_grad():
             size = (
                 visual.image_size

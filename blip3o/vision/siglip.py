@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    PreTrainedModel,
     Siglip2VisionConfig,
     Siglip2VisionModel,
     SiglipVisionConfig,
@@ -21,7 +22,7 @@ from transformers import (
 from blip3o.errors import ConfigError, ShapeError
 from blip3o.vision.encoders import tokens_to_grid
 
-_KINDS = {
+_KINDS: dict[str, tuple[type[Any], type[PreTrainedModel]]] = {
     "siglip_vision_model": (SiglipVisionConfig, SiglipVisionModel),
     "siglip2_vision_model": (Siglip2VisionConfig, Siglip2VisionModel),
 }

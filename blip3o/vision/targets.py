@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -31,6 +31,9 @@ from blip3o.vision.encoders import EvaConfig, EvaEncoder, OpenClipEncoder, pool_
 from blip3o.vision.feature_space import FeatureSpace
 from blip3o.vision.preprocess import UNIT_MEAN, UNIT_STD, Preprocess
 from blip3o.vision.siglip import SiglipEncoder
+
+if TYPE_CHECKING:
+    from blip3o.vision.autoencoder import Autoencoder
 
 KINDS = ("open_clip", "eva_clip", "siglip", "vae")
 SPACE_FOLDER = "feature_space"
@@ -73,6 +76,9 @@ class Target(nn.Module):
         folder = Path(folder)
         config = {**self.config, "pooling": self.pooling, "preprocess": self.preprocess.to_dict()}
         if config["kind"] == "vae":
+            from blip3o.vision.autoencoder import Autoencoder
+
+            assert isinstance(self.encoder, Autoencoder)
             self.encoder.save_pretrained(folder, dtype)  # diffusers' own files
             write_json(folder / CONFIG_NAME, config)
         else:
@@ -145,7 +151,7 @@ def load_target(folder: Path, dtype: torch.dtype | None = None) -> Target:
     return Target(encoder, preprocess, own, space, pooling).requires_grad_(False).eval()
 
 
-def autoencoder_target(autoencoder: nn.Module) -> Target:
+def autoencoder_target(autoencoder: Autoencoder) -> Target:
     """A VAE that is at hand already, as target encoder; pictures of its own size, in [-1, 1]."""
     size = autoencoder.config.image_size
     if size is None:

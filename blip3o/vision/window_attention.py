@@ -12,13 +12,16 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from torch import Tensor
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+    apply_rotary_pos_emb_vision,
+)
 
 from blip3o.layers import attention
 
 
-def batch_equal_windows(tower: nn.Module) -> None:
+def batch_equal_windows(tower: Qwen2_5_VisionTransformerPretrainedModel) -> None:
     """Let every attention of a Qwen2.5-VL vision tower batch its windows, length by length.
 
     The attention stays that of transformers where a flash-attention kernel is asked for: it takes windows of any
@@ -27,7 +30,8 @@ def batch_equal_windows(tower: nn.Module) -> None:
     if "flash" in str(tower.config._attn_implementation):
         return
     for block in tower.blocks:
-        block.attn.forward = MethodType(_attend_by_length, block.attn)
+        own: Any = block.attn
+        own.forward = MethodType(_attend_by_length, own)
 
 
 def _attend_by_length(

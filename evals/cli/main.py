@@ -88,7 +88,7 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except (EvalError, Blip3oError) as error:
             failure = click.ClickException(redact(str(error)))
-            failure.exit_code = getattr(error, "exit_code", 1)
+            failure.exit_code = getattr(error, "exit_code", 1)  # type: ignore[misc]  # click: of the class
             raise failure from error
 
 

@@ -56,7 +56,7 @@ def check(name: str, task: Any, reads_pictures: bool = False) -> Inventory:
     except EvalError as error:
         return Inventory(name, "missing", str(error), official_rows=official)
     root = place.folder or place.files[0].parent
-    base = {"task": name, "place": str(root), "official_rows": official}
+    base: dict[str, Any] = {"task": name, "place": str(root), "official_rows": official}
     try:
         record = read_record(root)
         files = tuple(_files(root, place.files, record))

@@ -37,7 +37,7 @@ class Mask2Former:
             from transformers import Mask2FormerForUniversalSegmentation
 
             try:
-                model, info = Mask2FormerForUniversalSegmentation.from_pretrained(
+                loaded: Any = Mask2FormerForUniversalSegmentation.from_pretrained(
                     weights.folder,
                     local_files_only=True,
                     use_safetensors=True,
@@ -48,6 +48,7 @@ class Mask2Former:
                 raise JudgeError(
                     f"the detector in {weights.folder} cannot be loaded ({reason}): fetch it again"
                 ) from error
+        model, info = loaded  # a pair, whatever transformers' annotation says
         names = [*info["missing_keys"], *info["unexpected_keys"]]
         names += [str(entry[0]) for entry in info.get("mismatched_keys", ())]
         strange = [name for name in names if not any(part in name for part in _IDLE)]

@@ -50,7 +50,7 @@ class Vision(nn.Module):
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), 1, -1)
         x = self.ln_pre(torch.cat([first, patches], 1) + self.positional_embedding)
-        for block in self.transformer["resblocks"]:  # type: ignore[union-attr]
+        for block in self.transformer["resblocks"]:  # type: ignore[attr-defined]  # a ModuleList
             x = block(x)
         return self.ln_post(x)  # (P, N, vision width)
 
@@ -160,7 +160,7 @@ class Decoder(nn.Module):
 
     def memories(self, states: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of picture and question, per layer; the same for all beams and steps."""
-        return [layer.crossattention.memory(states) for layer in self.bert.layers]  # type: ignore[union-attr]
+        return [layer.crossattention.memory(states) for layer in self.bert.layers]  # type: ignore[operator,union-attr]
 
     def forward(self, ids: Tensor, memories: list[tuple[Tensor, Tensor]], seen: Tensor) -> Tensor:
         """ids (Q, B, L); seen (Q, keys), True where a key counts -> logits (Q, B, L, words)."""

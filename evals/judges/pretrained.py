@@ -156,7 +156,8 @@ def read_arguments(extra: Mapping[str, Any], kind: type[T], most: int = 100) -> 
     for key, value in extra.items():
         if key not in known:
             raise UsageError(f"unknown key {shown(f'judge.args.{key}')}.{suggest(key, known)}")
-        if type(value) is not known[key] or (known[key] is int and not 1 <= value <= most):
+        is_outside = isinstance(value, int) and not 1 <= value <= most
+        if type(value) is not known[key] or is_outside:
             wanted = f"a whole number from 1 to {most}" if known[key] is int else "a text"
             raise UsageError(f"judge.args.{key} = {shown(value)}: give {wanted}")
     dtype = extra.get("dtype")

@@ -117,14 +117,14 @@ def _keys(path: str) -> dict[str, str | list[str]]:
 
 def _items(data: bytes, start: int) -> str | list[str]:
     """The plain items of the list that begins on the next line; mappings in it are left out."""
-    items, place = [], start + 1
-    is_list = False
+    items: list[str] = []
+    place, is_list = start + 1, False
     while place < len(data) and (match := _ITEM.match(data, place) or _COMMENT.match(data, place)):
         if match.re is _ITEM:
             is_list = True
             text = _clean(match[1])
-            if text and ":" not in text:
-                items.append(text)  # type: ignore[arg-type]
+            if text and isinstance(text, str) and ":" not in text:
+                items.append(text)
         end = data.find(b"\n", match.end())
         place = end + 1 if end >= 0 else len(data)
     return items if is_list else ""

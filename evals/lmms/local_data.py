@@ -56,7 +56,7 @@ def override(
     if place.is_file():
         return _of_files(config, kept, {_eval_split(config): [place]})
     if (place / "dataset_dict.json").is_file():
-        keys = {"dataset_path": str(place), "dataset_kwargs": {**kept, "load_from_disk": True}}
+        keys: dict[str, Any] = {"dataset_path": str(place), "dataset_kwargs": {**kept, "load_from_disk": True}}
         return Override(keys, tuple(sorted(place.rglob("*.arrow"))))
     found = _by_split(config, place)
     if found:

@@ -84,7 +84,7 @@ def frechet_figure(
             if rest.n < 2:
                 return value, None
             left.append(frechet.distance(rest.compute()))
-        spread = np.sqrt((PARTS - 1) / PARTS * np.square(left - np.mean(left)).sum())
+        spread = np.sqrt((PARTS - 1) / PARTS * np.square(np.array(left) - np.mean(left)).sum())
         return value, (max(0.0, value - _T9 * spread), value + _T9 * spread)
 
     few = found.n < USUAL_PICTURES or reference.n < USUAL_PICTURES

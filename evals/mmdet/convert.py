@@ -134,7 +134,7 @@ def config_of(tensors: Mapping[str, Tensor], source: str = "the checkpoint") -> 
         window_size=(round(positions**0.5) + 1) // 2,
         mlp_ratio=shape(fc1)[0] / embed_dim,
         drop_path_rate=0.3,
-        out_features=[f"stage{i + 1}" for i in range(stages)],
+        out_features=[f"stage{i + 1}" for i in range(stages)],  # type: ignore[call-arg]
     )
     encoder, decoder = "panoptic_head.pixel_decoder.encoder.layers.", "panoptic_head.transformer_decoder.layers."
     feature = shape("panoptic_head.pixel_decoder.mask_feature.weight")

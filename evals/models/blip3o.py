@@ -110,7 +110,7 @@ class Blip3oAdapter:
     def __init__(self, folder: Path | None, name: str, options: ModelOptions) -> None:
         self.folder, self.name, self.options = folder, name, options
         self._pipeline: Any = None
-        self._card = _TINY_CARD if folder is None else _read_card(folder)
+        self._card: dict[str, Any] = _TINY_CARD if folder is None else _read_card(folder)
         self._check_options()
 
     def _check_options(self) -> None:

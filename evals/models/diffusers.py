@@ -202,7 +202,7 @@ class DiffusersModel:
 
     def _check_call(self, kind: type) -> None:
         """What was asked for is something the pipeline takes. Raises UsageError."""
-        parts = inspect.signature(kind.__init__).parameters
+        parts = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
         for name in self.options.extra.get("without", []):
             if name not in parts:
                 raise UsageError(

@@ -89,7 +89,7 @@ class Worker:
             self._connection.send(list(items))
         except (BrokenPipeError, ConnectionResetError):
             raise WorkerDiedError(self._last_words()) from None
-        return self._answer(limit, "during the call")  # type: ignore[no-any-return]
+        return self._answer(limit, "during the call")
 
     def _answer(self, limit_s: float | None, when: str) -> Any:
         assert self._connection is not None

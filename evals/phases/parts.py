@@ -60,7 +60,7 @@ class RunParts:
         return int(self.store.manifest["auto"]["judge.batch_size"])
 
     def judge_batches(self, plan: Plan) -> list[Batch]:
-        return cut(len(plan), self.judge_batch_size)
+        return list(cut(len(plan), self.judge_batch_size))
 
     def say(self, text: str | None) -> None:
         """A line on stderr, unless the run is quiet."""

@@ -142,7 +142,8 @@ class Locator:
 
     def __init__(self, plan: Plan) -> None:
         self._samples, self._per_sample = plan.samples, plan.per_sample
-        self._at, self._id, self._next_id = -1, None, self._id_of(0)
+        self._at, self._next_id = -1, self._id_of(0)
+        self._id: str | None = None
         self._index: dict[str, int] | None = None
 
     def __call__(self, row: Mapping[str, Any]) -> int | None:

@@ -108,11 +108,11 @@ def _check_kind(image: Image.Image, name: str) -> None:
         raise PictureError(
             f"{name}: {width} x {height} pixels, at most {MAX_PIXELS:,} pixels are read"
         )
-    if getattr(image, "n_frames", 1) != 1:
-        raise PictureError(f"{name}: holds {image.n_frames} frames, a picture has one")
+    if (frames := getattr(image, "n_frames", 1)) != 1:
+        raise PictureError(f"{name}: holds {frames} frames, a picture has one")
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         alpha = image.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] < 255:
+        if alpha.getextrema()[0] < 255:  # type: ignore[operator]  # one channel, one pair
             raise PictureError(
                 f"{name}: has transparent pixels; put it on the background that is meant, as RGB"
             )

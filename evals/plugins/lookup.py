@@ -39,10 +39,10 @@ def find_task(name: str, data: str | Path | None = None) -> Task:
     if given and not takes(factory, "spec"):
         raise UsageError(f"task {prefix!r} takes no argument, got {shown(rest)}")
     if data is None:
-        return _made(registry.tasks, known, factory, *given)  # type: ignore[no-any-return]
+        return _made(registry.tasks, known, factory, *given)
     if not takes(factory, "data"):
         raise UsageError(f"task {name!r} brings its own data: run it without --data ({data})")
-    return _made(registry.tasks, known, factory, *given, data=data)  # type: ignore[no-any-return]
+    return _made(registry.tasks, known, factory, *given, data=data)
 
 
 def find_metrics(names: Sequence[str]) -> list[Metric]:
@@ -103,13 +103,13 @@ def find_model(config: RunConfig) -> Model:
         extra=config.model.args,
     )
     if name in registry.models:
-        return _made(registry.models, name, registry.models.get(name), "", options)  # type: ignore[no-any-return]
+        return _made(registry.models, name, registry.models.get(name), "", options)
     prefix, colon, rest = name.partition(":")
     if colon and prefix in registry.models:
-        return _made(registry.models, prefix, registry.models.get(prefix), rest, options)  # type: ignore[no-any-return]
+        return _made(registry.models, prefix, registry.models.get(prefix), rest, options)
     is_path = name.startswith((".", "/", "~")) or _is_folder(name)
     if is_path or _HUB_ID.fullmatch(name):
-        return registry.models.get("blip3o")(name, options)  # type: ignore[no-any-return]
+        return registry.models.get("blip3o")(name, options)
     known = registry.models.names()
     raise UnknownNameError(
         f"Unknown model {shown(name)}.{suggest(name, known)} A folder or a hub id (owner/name) of BLIP3-o "
@@ -139,13 +139,13 @@ def find_judge(config: RunConfig, task: Task, model: Model) -> Judge | None:
     options = ModelOptions(device=config.model.device, extra=config.judge.args)
     prefix, _, rest = name.partition(":")
     if name not in registry.judges and prefix in registry.judges:
-        return _made(registry.judges, prefix, registry.judges.get(prefix), rest, options)  # type: ignore[no-any-return]
+        return _made(registry.judges, prefix, registry.judges.get(prefix), rest, options)
     if config.judge.name == "auto" and name not in registry.judges:
         raise MissingRequirementError(
             f"judge {name!r}, which task {task.name!r} takes for domain {model.identity.domain!r}, is not "
             f"part of this version: choose one with --judge, known are: {', '.join(registry.judges.names())}"
         )
-    return _made(registry.judges, name, registry.judges.get(name), "", options)  # type: ignore[no-any-return]
+    return _made(registry.judges, name, registry.judges.get(name), "", options)
 
 
 def identity_json(thing: Any) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def paired_difference(
     differing = sum(int((group.sums != 0).sum()) for group in groups)
     is_small = fewest < MIN_STRATUM_CLUSTERS or n_clusters < MIN_BOOTSTRAP_CLUSTERS
     if bounded and (is_small or differing < MIN_BOOTSTRAP_CLUSTERS):
+        dof: float
         if is_small:
             pooled = reduce_clusters(first - second, integer_codes(clusters, first.size))
             error, dof = math.sqrt(pooled.variance_of_mean), n_clusters - 1

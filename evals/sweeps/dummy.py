@@ -86,7 +86,7 @@ def train_stage(
 ) -> StageResult:
     """One file with all that was learned, replaced after each step."""
     memory = folder / "memory.json"
-    known = read_json(memory) if memory.exists() else {"step": 0, "value": spec.id}
+    known: dict[str, Any] = read_json(memory) if memory.exists() else {"step": 0, "value": spec.id}
     # Its id already says what the parents are; they only have to be there.
     for parent in spec.parents:
         read_json(stages_root / parent / "memory.json")

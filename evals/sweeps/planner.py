@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from evals.api import Metric
 from evals.config import RunConfig, flatten, resolve
 from evals.errors import EvalError, suggest
 from evals.sweeps.api import ImpossibleError, StageSpec
@@ -196,6 +197,7 @@ class Planner:
         from evals.runner import prepare
 
         task = find_task(config.task, config.data)
+        further: Sequence[Metric]
         if is_trained:  # the model does not exist yet
             further, official = find_metrics(config.metrics), task.samples()
             requirements.check_metrics(task, further, official)

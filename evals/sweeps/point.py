@@ -119,7 +119,8 @@ class _Work:
         trained = self._train_all(point.stages)
         share = _TRAINING_SHARE if point.stages else 0.0
         curve: list[CurveRow] = []
-        seconds, metrics, is_double, weights = 0.0, {}, False, None
+        metrics: dict[str, Figure] = {}
+        seconds, is_double, weights = 0.0, False, None
         done = 0
         for step, evaluations in groupby(point.evaluations, key=lambda e: e.step):
             metrics = {}

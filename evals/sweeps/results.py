@@ -134,7 +134,7 @@ class _Builder:
         In one family a dozen groups of prompts would drown the question that was asked.
         """
         headlines = {m.partition("/")[0]: m for m in reversed(self.metrics)}.values()
-        adjusted = {}
+        adjusted: dict[int, float] = {}
         for family in (True, False):
             places = [
                 i for i, row in enumerate(rows)
@@ -277,8 +277,8 @@ class _Builder:
             metrics, remarks = comparison.metrics_of(run)
             self.notes += remarks
             further = find_metrics(run.manifest["config"].get("metrics", []))
-            rows = list(comparison.read_scores(run).values())
-            self._runs[point, task] = (run, rows, {m.name: m for m in [*metrics, *further]})
+            scored = list(comparison.read_scores(run).values())
+            self._runs[point, task] = (run, scored, {m.name: m for m in [*metrics, *further]})
             first = next(r for (_, t), (r, _, _) in self._runs.items() if t == task)
             comparison.check_comparable([first, run])
         _, rows, known = self._runs[point, task]

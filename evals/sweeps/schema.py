@@ -41,7 +41,7 @@ class TaskSettings(_Section):
 
     task: str = Field(min_length=1, description="registered name")
     checkpoints: bool = Field(
-        True,
+        default=True,
         strict=True,
         exclude_if=bool,  # folders of sweeps from before it was there stay the same sweeps
         description="false: scored at the end alone, not at the checkpoints of `at`",
@@ -64,7 +64,7 @@ class Evaluate(_Section):
         default_factory=dict, description="run settings for the evaluation at the end alone"
     )
     keep_checkpoints: bool = Field(
-        True, description="false: models at checkpoints are removed once every point has been evaluated on them"
+        default=True, description="false: models at checkpoints are removed once every point has been evaluated on them"
     )
 
     @field_validator("at")
@@ -120,7 +120,7 @@ class SweepConfig(_Section):
         description="each combination once per seed, of training and of evaluation",
     )  # fmt: skip
     baseline: dict[str, Any] | None = Field(
-        None,
+        default=None,
         description="the combination that all others are compared with; None: the first",
     )
     metrics: list[str] = Field(
@@ -129,11 +129,11 @@ class SweepConfig(_Section):
         "each task",
     )
     on_error: Literal["continue", "stop"] = Field(
-        "continue", description="what happens to the other points when one fails"
+        default="continue", description="what happens to the other points when one fails"
     )
-    max_parallel: Count | None = Field(None, description="jobs at once; None: what the executor holds")
+    max_parallel: Count | None = Field(default=None, description="jobs at once; None: what the executor holds")
     executor: str | dict[str, Any] = Field(
-        "local", description="local, slurm, ray, or a map of `name` and its settings, such as cores and gpus"
+        default="local", description="local, slurm, ray, or a map of `name` and its settings, such as cores and gpus"
     )
 
     @field_validator("axes", "zip", mode="after")

@@ -22,5 +22,5 @@ def find_trainer(settings: Mapping[str, Any]) -> tuple[Trainer, dict[str, Any]]:
     name = settings.get(KEY, DEFAULT)
     if name not in _TRAINERS:
         raise unknown_name("trainer", str(name), [n for n in _TRAINERS if n != "dummy"])
-    trainer: Trainer = importlib.import_module(_TRAINERS[name])  # type: ignore[assignment]
+    trainer: Trainer = importlib.import_module(_TRAINERS[name])
     return trainer, own

@@ -51,7 +51,7 @@ class QuestionGraphTask:
         Details: `answers`, proposition id -> text, and `questions`, proposition id -> `text`, `tuple`,
         `parents`. A picture with a question that has no answer is unscored and counts as failed.
         """
-        if not hasattr(judge, "ask"):
+        if judge is None or not hasattr(judge, "ask"):
             raise JudgeError(
                 f"task {self.name!r} needs a judge that answers questions about pictures, got "
                 f"{getattr(getattr(judge, 'identity', None), 'name', judge)!r}: choose one with --judge"

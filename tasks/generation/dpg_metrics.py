@@ -100,7 +100,7 @@ def _scores_of(metric: Any, rows: Iterable[ScoreRow]) -> rules.Scores:
         found = row.score.details.get("answers", {})
         answers.setdefault(row.sample_id, []).append({int(pid): t for pid, t in found.items()})
     pic_num = max(map(len, answers.values()), default=0)
-    return metric.mode(metric.task.rows, pic_num, list(answers), answers)  # type: ignore[no-any-return]
+    return metric.mode(metric.task.rows, pic_num, list(answers), answers)
 
 
 def _terms(found: Iterable[tuple[tuple[Any, ...], float]]) -> Terms:

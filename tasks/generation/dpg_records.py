@@ -97,7 +97,7 @@ def _number(field: Field, text: str) -> int:
 
 
 def _pictures(field: Field) -> list[Mapping[int, str | None]]:
-    pictures = []
+    pictures: list[Mapping[int, str | None]] = []
     for picture in field.items():
         found: dict[int, str | None] = {}
         for key in picture.object():

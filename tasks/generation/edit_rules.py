@@ -56,7 +56,8 @@ def judge(
     free = list(seen)
     source, target = record["source"], record["target"]
     changed = [o for o in target if o not in source]
-    wrong_change, wrong_rest = [], []
+    wrong_change: list[str] = []
+    wrong_rest: list[str] = []
     for wanted in target:
         problems = wrong_change if wanted in changed else wrong_rest
         # Where a new object goes is told by its relation to another, if at all: any place is taken here.

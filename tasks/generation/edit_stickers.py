@@ -112,6 +112,7 @@ class EditStickers:
         found = judge.detect([*images, *sources], [*asked, *asked])
         scores = []
         for number, item in enumerate(items):
+            assert item.image is not None
             record = item.sample.metadata
             try:
                 verdict = rules.judge(found[number], item.image.size, record)

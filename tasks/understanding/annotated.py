@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from evals.api import Score
 from evals.recorded import Field
@@ -38,7 +38,7 @@ class Question:
 class AnnotatedTask(QuestionTask[Question]):
     """A task whose documents have `question_id`, `question`, `answers` and, most of them, `image_id`."""
 
-    stop = ("\n\n",)
+    stop: ClassVar[tuple[str, ...]] = ("\n\n",)
 
     @staticmethod
     @abstractmethod

@@ -23,12 +23,13 @@ from tasks.understanding.data import Place, Source, find_files
 from tasks.understanding.table import Table
 
 Doc = TypeVar("Doc")
+Read = TypeVar("Read", contravariant=True)
 
 
-class Compat(Protocol[Doc]):
+class Compat(Protocol[Read]):
     """What another harness makes of recorded answers, one after another in file order."""
 
-    def result(self, doc: Doc, answer: str) -> Mapping[str, Any]:
+    def result(self, doc: Read, answer: str) -> Mapping[str, Any]:
         """Its verdict on one answer, stripped of outer white space."""
 
     def metrics(self) -> Mapping[str, float | None]:
@@ -114,7 +115,8 @@ class QuestionTask(ABC, Generic[Doc]):
 
         Raises: MissingRequirementError if there is no data; InputError naming file, row and column.
         """
-        table, samples, seen = self._table, [], {}
+        table, samples = self._table, []
+        seen: dict[str, int] = {}
         for number in range(len(table)):
             record = table.record(number)
             doc = self.read(Field(dict(record), table.where(number)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -34,7 +34,7 @@ from tasks.understanding import (
 _OPTION_LINE = re.compile(r"^\s*\(?([A-D])[.):]", re.MULTILINE)
 
 
-def _card(of: Any) -> Mapping[str, str]:
+def _card(of: Any) -> dict[str, str]:
     how = "the likeliest of the allowed answers, by their log-likelihoods, is judged as written"
     return {**of.card, "scorer": f"{of.card['scorer']}; {how}"}
 
@@ -63,7 +63,7 @@ class ByLikelihood:
 
     def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
         read = [self._as_written(item) for item in items]
-        return super().score(read, judge)  # type: ignore[misc,no-any-return]
+        return super().score(read, judge)  # type: ignore[misc]
 
     def _as_written(self, item: ScoreItem) -> ScoreItem:
         allowed = self._allowed(item.sample)

@@ -120,7 +120,7 @@ class LmmsTask:
             prints = [] if files else [getattr(one.eval_docs, "_fingerprint", "")]
             digest.update(json.dumps([task, str(one.VERSION), files, prints]).encode())
         for sample in self.samples():
-            asked = [sample.id, sample.prompt, [[c.prompt, c.text] for c in sample.choices]]
+            asked: list[Any] = [sample.id, sample.prompt, [[c.prompt, c.text] for c in sample.choices]]
             asked += [sample.max_new_tokens, sample.stop, dict(sample.sampling)]
             digest.update(json.dumps(asked).encode())
         return digest.hexdigest()
@@ -197,9 +197,9 @@ class LmmsTask:
         name = f"{figure.name}_lmms_eval"
         if hasattr(figure, "parts"):
             parts = [replace(part, is_theirs=True) for part in figure.parts]
-            return replace(figure, name=name, parts=parts)  # type: ignore[no-any-return]
+            return replace(figure, name=name, parts=parts)
         place = self.settings.get("submissions")
-        return replace(figure, name=name, is_theirs=True, submissions=Path(place) if place else None)  # type: ignore[no-any-return]
+        return replace(figure, name=name, is_theirs=True, submissions=Path(place) if place else None)
 
     def warnings(self, rows: Sequence[ScoreRow]) -> Sequence[str]:
         found = []

@@ -24,7 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from evals.api import Metric, MetricValue, Score, ScoreRow, Terms
 from evals.recorded import Field
@@ -82,9 +82,9 @@ class Mme(QuestionTask[Question]):
 
     name = "mme"
     version = "2"
-    max_new_tokens = 16
-    stop = ("\n\n",)
-    groups = (*PERCEPTION, *COGNITION)
+    max_new_tokens: ClassVar[int | None] = 16
+    stop: ClassVar[tuple[str, ...]] = ("\n\n",)
+    groups: ClassVar[tuple[str, ...]] = (*PERCEPTION, *COGNITION)
     source = Source("lmms-lab-encoder/MME", "test", rows=2374)
     card = {
         "measures": "yes/no questions in pairs about perception and cognition",

@@ -26,6 +26,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from evals.api import Metric, MetricValue, Score, ScoreRow
 from evals.recorded import Field
@@ -79,9 +80,9 @@ class Mmmu(QuestionTask[Question]):
 
     name = "mmmu"
     version = "2"
-    max_new_tokens = 128
-    stop = ("\n\n",)
-    groups = SUBJECTS
+    max_new_tokens: ClassVar[int | None] = 128
+    stop: ClassVar[tuple[str, ...]] = ("\n\n",)
+    groups: ClassVar[tuple[str, ...]] = SUBJECTS
     source = Source("lmms-lab-encoder/MMMU", "validation", aliases=("mmmu_val",), rows=900)
     card = {
         "measures": "college exam questions with pictures, in thirty subjects",
@@ -162,7 +163,7 @@ class Mmmu(QuestionTask[Question]):
 def _options(field: Field) -> tuple[str, ...]:
     """The options, which the data writes as the text of a Python list."""
     parsed = _literal(field.text())
-    if type(parsed) not in (list, tuple) or not parsed:
+    if not isinstance(parsed, (list, tuple)) or not parsed:
         field.fail(f"must be the text of a list of options, got {field.shown}")
     return tuple(map(str, parsed))
 

@@ -155,7 +155,8 @@ def _which_picture(split: str, index: int, subject: str, place: int) -> Made:
 
     kind = (_SCENES[subject][index % len(_SCENES[subject])],)
     start = 1000 + 40 * index  # scenes of their own for every question
-    right, others = make(split, start, kind), []
+    right = make(split, start, kind)
+    others: list[Scene] = []
     for number in count(start + 1):
         if len(others) == len(PICTURES) - 1:
             break

@@ -33,7 +33,8 @@ class Table:
         import pyarrow as pa
 
         self.files = tuple(files)
-        parts, self._places = [], []
+        parts: list[pa.Table] = []
+        self._places: list[tuple[Path, int, int]] = []
         self._folders: dict[Path, pa.Table] = {}
         self._picture_columns: dict[Path, set[str]] = {}
         for path in self.files:

@@ -126,7 +126,7 @@ class VqaStickers(OfficialStickerQuestions, Vqav2):
             "multiple_choice_answer": answer,
             "answers": [
                 {"answer": said, "answer_confidence": "yes", "answer_id": number}
-                for number, said in enumerate(annotations(kind, answer, name), start=1)
+                for number, said in enumerate(annotators_say(kind, answer, name), start=1)
             ],
             "answer_type": kind,
         }
@@ -177,10 +177,10 @@ def _open_questions(kind: str, scene: Scene) -> list[tuple[str, str]]:
     return [(q.question, q.answer) for q in asked]
 
 
-def annotations(kind: str, answer: str, name: str) -> list[str]:
+def annotators_say(kind: str, answer: str, name: str) -> list[str]:
     """What ten annotators say to the question called `name`; at least seven give the true answer.
 
-    >>> annotations("color", "red", "x").count("red") >= 7
+    >>> annotators_say("color", "red", "x").count("red") >= 7
     True
     """
     from blip3o.stickers.rng import Stream

@@ -15,6 +15,7 @@ Version 2: answers end after 16 tokens or at a blank line, as in lmms-eval.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from evals.api import Metric
 from evals.recorded import Field
@@ -31,8 +32,8 @@ class Vqav2(AnnotatedTask):
 
     name = "vqav2"
     version = "2"
-    max_new_tokens = 16
-    groups = ANSWER_TYPES
+    max_new_tokens: ClassVar[int | None] = 16
+    groups: ClassVar[tuple[str, ...]] = ANSWER_TYPES
     source = Source("lmms-lab-encoder/VQAv2", "validation", aliases=("vqav2_val",), rows=214_354)
     card = {
         "measures": "short answers to open questions about everyday photographs",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from blip3o.train.frozen_opening import FrozenOpening
+from blip3o.train.nano_parts import vlm_of
 from blip3o.train.packed_chats import PackedBatch, packed_loss
 from blip3o.train.phases import phase
 from blip3o.train.study.data import CaptionBatch
@@ -99,8 +100,9 @@ class GeneratorPhase:
         terms, numbers = {"image": loss}, {"image": loss.item()}
         if texts:
             with phase("text"):
+                assert self.patches_of is not None
                 own, log = text_terms(
-                    self.model.backbone.vlm, tuple(texts), self.patches_of, self.text_weight
+                    vlm_of(self.model), tuple(texts), self.patches_of, self.text_weight
                 )
             terms |= own
             numbers |= log

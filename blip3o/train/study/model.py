@@ -15,7 +15,7 @@ from blip3o.decoder import load_decoder
 from blip3o.loading import load_tokenizer
 from blip3o.pipeline import Blip3oPipeline, PipelineCard, Understanding
 from blip3o.stickers import SceneConfig
-from blip3o.train.nano_parts import model_config, open_gates, start_queries
+from blip3o.train.nano_parts import model_config, open_gates, start_queries, vlm_of
 from blip3o.train.stages import freeze
 from blip3o.train.study.compute import dit_values
 from blip3o.train.study.plan import parts_folder
@@ -65,7 +65,7 @@ def fresh_model(
         reference, own = template.dit.state_dict(), model.dit.state_dict()
         alike = {k: v for k, v in reference.items() if v.shape == own[k].shape}
         model.dit.load_state_dict({**own, **alike})
-    model.backbone.vlm.load_state_dict(backbone)
+    vlm_of(model).load_state_dict(backbone)
     start_queries(model, seed)
     if settings.head == "dit":
         open_gates(model)

@@ -92,7 +92,7 @@ def plan_point(values: Mapping[str, Any], seed: int) -> list[PlannedStage]:
 
 def _refuse_unused(values: Mapping[str, Any], settings: StudySettings) -> None:
     """Raises: ImpossibleCombination for a setting that changes nothing beside the others."""
-    reasons = {}
+    reasons: dict[str, str] = {}
     if settings.backbone == "pretrained":
         taken = "with backbone pretrained changes nothing: it is taken from the parts folder as it is"
         reasons |= dict.fromkeys(("vision", "understanding"), taken)

@@ -90,7 +90,7 @@ def make_recipe(
         data = [dict(entry) for entry in settings.instruction_data]
     if is_joint:
         data += [dict(entry) for entry in settings.text_data]
-    values = {
+    values: dict[str, Any] = {
         "model": str(source),
         "stage": "joint" if is_joint else "generation",
         "data": data,
@@ -113,7 +113,9 @@ def make_recipe(
     }
     if is_joint:
         values["text_weight"] = settings.text_weight
-    return recipe_from_dict(values, "train")
+    recipe = recipe_from_dict(values, "train")
+    assert isinstance(recipe, TrainRecipe)
+    return recipe
 
 
 def export_at(moment: Moment) -> dict[str, float]:

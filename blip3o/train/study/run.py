@@ -33,7 +33,7 @@ from blip3o.train.checkpoint import TrainState, save_tensors
 from blip3o.train.frozen_opening import FrozenOpening
 from blip3o.train.loop import Hooks, LoopConfig, TrainStage, fit
 from blip3o.train.nano_config import BACKBONE_TEXT, CLIP_CONFIG, DIT_CONFIG, IMAGE_TOKENS
-from blip3o.train.nano_parts import build_backbone, compile_layers, patches_for
+from blip3o.train.nano_parts import build_backbone, compile_layers, patches_for, vlm_of
 from blip3o.train.stages import VisionStage, freeze
 from blip3o.train.study.ceiling import measure_ceiling
 from blip3o.train.study.compute import budget
@@ -143,7 +143,7 @@ def read_finished(job: Job) -> Finished | None:
 
 
 def pretrained(job: Job) -> Finished:
-    backbone = Blip3oPipeline.from_pretrained(_parts(job)).model.backbone.vlm.float()
+    backbone = vlm_of(Blip3oPipeline.from_pretrained(_parts(job)).model).float()
     return _keep_backbone(job, backbone, Finished(0, 0.0, 0, learned=0, weights=None))
 
 
@@ -242,7 +242,7 @@ def generator(job: Job) -> Finished:
     else:
         freeze(model.backbone)
     if _can_compile(job):
-        compile_layers(model.backbone.vlm)
+        compile_layers(vlm_of(model))
         if settings.head == "dit":
             model.dit.compile(dynamic=False)
     last = round(settings.instruction_share * plan.steps)
@@ -261,7 +261,7 @@ def generator(job: Job) -> Finished:
         captions,
         own.draws,
         texts,
-        patches_for(model.backbone.vlm),
+        patches_for(vlm_of(model)),
         settings.text_weight,
         None if is_joint else FrozenOpening(model, captions.opening),
         (own.backbone_lr or own.lr) / own.lr,

@@ -31,22 +31,22 @@ class JobSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cores: int | None = Field(None, ge=1, le=4096, description="per job; sets its threads too")
-    gpus: int | None = Field(None, ge=0, le=64, description="per job")
+    cores: int | None = Field(default=None, ge=1, le=4096, description="per job; sets its threads too")
+    gpus: int | None = Field(default=None, ge=0, le=64, description="per job")
     memory_gb: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="main memory per job; None: not counted"
+        default=None, gt=0, allow_inf_nan=False, description="main memory per job; None: not counted"
     )
     grace_s: float = Field(
-        10.0, ge=0, le=3600, description="seconds between SIGTERM and SIGKILL when a job is ended"
+        default=10.0, ge=0, le=3600, description="seconds between SIGTERM and SIGKILL when a job is ended"
     )
 
 
 class LocalSettings(JobSettings):
     """A pool on this machine."""
 
-    total_cores: int | None = Field(None, ge=1, description="cores in the pool; None: all")
-    total_gpus: int | None = Field(None, ge=0, description="GPUs in the pool; None: all")
-    total_memory_gb: float | None = Field(None, gt=0, description="memory in the pool; None: all")
+    total_cores: int | None = Field(default=None, ge=1, description="cores in the pool; None: all")
+    total_gpus: int | None = Field(default=None, ge=0, description="GPUs in the pool; None: all")
+    total_memory_gb: float | None = Field(default=None, gt=0, description="memory in the pool; None: all")
 
 
 class SlurmSettings(JobSettings):
@@ -54,7 +54,7 @@ class SlurmSettings(JobSettings):
 
     partition: str | None = None
     time: Annotated[int, BeforeValidator(minutes_of)] = Field(
-        24 * 60,
+        default=24 * 60,
         ge=1,
         description="limit of one job: minutes, or H:MM:SS; then it is lost and goes on next time",
     )
@@ -70,7 +70,7 @@ class SlurmSettings(JobSettings):
         default_factory=list, description="shell lines before the job, such as `module load cuda`"
     )
     cluster: Literal["slurm", "local"] = Field(
-        "slurm", description="local: submitit's own processes on this machine, to try things out"
+        default="slurm", description="local: submitit's own processes on this machine, to try things out"
     )
 
 
@@ -78,12 +78,12 @@ class RaySettings(JobSettings):
     """Tasks of a Ray cluster."""
 
     address: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="of a running cluster, or auto; None: one of our own on this machine",
     )
-    total_cores: int | None = Field(None, ge=1, description="of our own cluster; None: all")
-    total_gpus: int | None = Field(None, ge=0, description="of our own cluster; None: all")
+    total_cores: int | None = Field(default=None, ge=1, description="of our own cluster; None: all")
+    total_gpus: int | None = Field(default=None, ge=0, description="of our own cluster; None: all")
 
 
 SETTINGS: dict[str, type[JobSettings]] = {

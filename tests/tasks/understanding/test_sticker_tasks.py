@@ -30,7 +30,7 @@ from tasks.understanding.mme_stickers import MmeStickers
 from tasks.understanding.mmmu_stickers import MmmuStickers
 from tasks.understanding.stickers_base import placed
 from tasks.understanding.stickers_words import classes_named
-from tasks.understanding.vqa_stickers import VqaStickers, allowed, annotations, disagree
+from tasks.understanding.vqa_stickers import VqaStickers, allowed, annotators_say, disagree
 
 TASKS = {
     "mme_stickers": MmeStickers,
@@ -253,7 +253,7 @@ def test_annotators_disagree_as_documented() -> None:
         record = sample.metadata
         kind, right = record["answer_type"], record["multiple_choice_answer"]
         said = [one["answer"] for one in record["answers"]]
-        assert len(said) == 10 and said == annotations(kind, right, record["question_id"])
+        assert len(said) == 10 and said == annotators_say(kind, right, record["question_id"])
         assert {one for one in said if one != right} <= set(disagree(kind, right))
         differing[10 - said.count(right)] += 1
     assert max(differing) <= 3 and differing[0] < len(task.samples())
