@@ -7,7 +7,15 @@ stay free of torch).
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blip3o.config import Blip3oConfig as Blip3oConfig
+    from blip3o.dit import DiT as DiT
+    from blip3o.dit import DiTConfig as DiTConfig
+    from blip3o.errors import Blip3oError as Blip3oError
+    from blip3o.pipeline import Blip3oPipeline as Blip3oPipeline
+    from blip3o.unified import Blip3oModel as Blip3oModel
 
 __version__ = "0.1.0"
 

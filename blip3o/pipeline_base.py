@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.utils import PushToHubMixin
@@ -107,7 +107,7 @@ class PipelineBase(PushToHubMixin):
         *target: str | torch.device | torch.dtype,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-    ) -> Any:
+    ) -> Self:
         """Move all parts to a device, a precision, or both: ``.to("cuda", torch.bfloat16)``. Returns the pipeline.
 
         Raises: ConfigError for a pipeline under ``enable_model_cpu_offload`` or with a device map, which place their

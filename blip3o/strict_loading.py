@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, overload
 
 import torch
 from safetensors import SafetensorError
@@ -84,6 +84,16 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path | str) -> None:
 
 class StrictLoading:
     """Mixin before ``PreTrainedModel``."""
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *args: Any, output_loading_info: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *args: Any, **kwargs: Any) -> Self: ...
 
     @classmethod
     def from_pretrained(

@@ -38,7 +38,9 @@ class Blip3oModel(StrictLoading, PreTrainedModel):  # type: ignore[misc]  # from
     dit: DiT
     generator: nn.Module
     if TYPE_CHECKING:
-        to = nn.Module.to  # type: ignore[assignment]  # transformers' decorator hides the signature
+        # transformers' own hide their signatures
+        to = nn.Module.to  # type: ignore[assignment]
+        eval = nn.Module.eval
 
     def __init__(self, config: Blip3oConfig, backbone: Backbone | None = None) -> None:
         """Args: backbone: one that is loaded already, in place of one with random weights."""

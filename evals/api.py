@@ -282,6 +282,10 @@ class Identity:
         object.__setattr__(self, "info", redact_json(self.info))
 
 
+# Values that a protocol asks for are read only: attributes of a class or of an object, fields of a frozen dataclass
+# and properties all serve.
+
+
 @runtime_checkable
 class Model(Protocol):
     """A model. Creating one is cheap and imports nothing heavy; ``load`` builds the network.

@@ -1,8 +1,10 @@
 """A judge that reads pixels: the share of a picture that is nearest to each colour name."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from evals.api import Identity
+from evals.api import Identity, ModelOptions
 from evals.errors import UsageError
 
 BLIP3O_EVAL_API = 1
@@ -19,7 +21,7 @@ COLORS = {
 }
 
 
-def create(spec, options):
+def create(spec: str, options: ModelOptions) -> "Pixels":
     """`--judge pixels`; takes no argument."""
     if spec:
         raise UsageError(f"judge 'pixels' takes no argument, got {spec!r}")
@@ -29,7 +31,7 @@ def create(spec, options):
 class Pixels:
     """Answers one question about a picture: how much of it has which colour."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.identity = Identity(
             name="pixels",
             version="1",
@@ -38,17 +40,17 @@ class Pixels:
             batch_size=32,
         )
 
-    def load(self):
+    def load(self) -> None:
         """Build the network here, where a judge has one."""
 
-    def close(self):
+    def close(self) -> None:
         """Free its memory."""
 
-    def accuracy(self):
+    def accuracy(self) -> Mapping[str, Any]:
         """Measured figures of how right this judge is; {} says that nobody measured it."""
         return {}
 
-    def color_shares(self, images):
+    def color_shares(self, images: Sequence[Any]) -> list[dict[str, float]]:
         """Per picture, colour name -> share of its pixels (0 to 1) that are nearest to it in RGB."""
         import numpy as np
 

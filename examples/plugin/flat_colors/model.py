@@ -2,8 +2,10 @@
 
 import hashlib
 import random
+from collections.abc import Sequence
+from typing import Any
 
-from evals.api import Identity
+from evals.api import GenerationRequest, Identity, ModelOptions
 from evals.errors import UsageError
 from flat_colors.judge import COLORS
 
@@ -11,7 +13,7 @@ BLIP3O_EVAL_API = 1
 SIZE_PX = 64
 
 
-def create(spec, options):
+def create(spec: str, options: ModelOptions) -> "Painter":
     """`--model painter` or `--model painter:0.1`, the share of pixels that are left to chance.
 
     Cheap, and the place for checks: what is wrong or missing is said here, before anything starts.
@@ -28,7 +30,7 @@ def create(spec, options):
 class Painter:
     """An image generator: identity, load, generate, close."""
 
-    def __init__(self, noise):
+    def __init__(self, noise: float) -> None:
         self.noise = noise
         self.identity = Identity(
             name="painter",
@@ -39,17 +41,17 @@ class Painter:
             batch_size=8,  # what `auto` becomes
         )
 
-    def load(self):
+    def load(self) -> None:
         """Build the network here; imports of torch belong here, too."""
 
-    def close(self):
+    def close(self) -> None:
         """Free its memory."""
 
-    def generate(self, requests):
+    def generate(self, requests: Sequence[GenerationRequest]) -> Sequence[Any]:
         """One picture per request, in order; an Exception object in place of one that failed."""
         return [self._paint(request) for request in requests]
 
-    def _paint(self, request):
+    def _paint(self, request: GenerationRequest) -> Any:
         from PIL import Image
 
         color = next((name for name in COLORS if name in request.prompt.split()), None)

@@ -6,8 +6,10 @@ nearest colour name is the one that was asked for.
 
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import Any
 
-from evals.api import Sample, Score
+from evals.api import Metric, Sample, Score, ScoreItem, TaskKind
 from evals.metrics.accuracy import GroupMean, MeanOfGroups
 
 BLIP3O_EVAL_API = 1  # the version of evals.api this was written for
@@ -24,7 +26,7 @@ class FlatColors:
 
     name = "flat_colors"
     version = "1"  # raise it when prompts or scoring change: scores of two versions do not compare
-    kind = "generation"  # or "understanding": then models answer in text
+    kind: TaskKind = "generation"  # or "understanding": then models answer in text
     groups = tuple(GROUPS)
     num_images = 2  # pictures per prompt
     # The judge that `--judge auto` takes for pictures of each domain.
@@ -39,7 +41,7 @@ class FlatColors:
         "worth": "An example: eight prompts tell models apart only where they differ much.",
     }
 
-    def samples(self):
+    def samples(self) -> Sequence[Sample]:
         """All prompts in a fixed order. An id never changes: seeds hang on it."""
         colors = [(group, color) for group, members in GROUPS.items() for color in members]
         return [
@@ -53,12 +55,12 @@ class FlatColors:
             for number, (group, color) in enumerate(colors)
         ]
 
-    def digest(self):
+    def digest(self) -> str:
         """sha256 of everything that defines the samples."""
         prompts = [sample.prompt for sample in self.samples()]
         return hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
 
-    def score(self, items, judge):
+    def score(self, items: Sequence[ScoreItem], judge: Any) -> Sequence[Score]:
         """One Score per item, in order; only pictures that were made arrive here."""
         shares = judge.color_shares([item.image for item in items])
         scores = []
@@ -69,6 +71,6 @@ class FlatColors:
             scores.append(Score(share[wanted], answer=seen, reason=reason, details={"shares": share}))
         return scores
 
-    def metrics(self):
+    def metrics(self) -> Sequence[Metric]:
         """Figures in printing order, the headline first; intervals resample the prompts."""
         return [MeanOfGroups(self.groups), *(GroupMean(name, name) for name in self.groups)]
