@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from tasks.generation.wise_data import WiseData
 
 _OWN, _USERS = "blip3o-eval", "user"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 _CARD = {
     "measures": "knowledge about culture, time, space and science that a prompt takes for granted",
     "paper": "Niu et al., WISE, arXiv:2503.07265",
@@ -61,6 +67,7 @@ class Wise:
         **_CARD,
         "data": "PKU-YuanGroup/WISE, commit eb51174, WISE_legacy: 1,000 prompts, 1 picture each",
         "scorer": "(0.7 consistency + 0.2 realism + 0.1 aesthetic quality) / 2 of a judge's marks from 0 to 2",
+        "default instruction": f"our own wording, sha256 {_sha256(wording)}",
     }
 
     def __init__(self, data: str | Path | None = None) -> None:
@@ -90,12 +97,6 @@ class Wise:
     def digest(self) -> str:
         return self._data.digest()
 
-    def data_origin(self) -> Mapping[str, Any]:
-        """The files' names, how many prompts they hold, and the wording that the judge is given by default."""
-        own = hashlib.sha256(self.wording.encode()).hexdigest()
-        files = [path.name for path in self._data.files]
-        return {"files": files, "prompts": len(self._data.samples), "default_instruction_sha256": own}
-
     def score(self, items: Sequence[ScoreItem], judge: Any | None) -> Sequence[Score]:
         """The judge's marks as one value. Details: `scores` (the marks), each mark as a share of its highest,
         `response`, `tries`, `expected` (the explanation), whose `instruction` it was, and its `instruction_sha256`.
@@ -109,7 +110,7 @@ class Wise:
         wording = judge.instruction or self.wording
         about = {
             "instruction": _USERS if judge.instruction else _OWN,
-            "instruction_sha256": hashlib.sha256(wording.encode()).hexdigest(),
+            "instruction_sha256": _sha256(wording),
         }
         texts = [filled(wording, i.sample.prompt, str(i.sample.metadata["Explanation"])) for i in items]
         scores: dict[int, Score] = {}
@@ -198,7 +199,8 @@ class WiseVerified(Wise):
     card: Mapping[str, str] = {
         **_CARD,
         "data": "PKU-YuanGroup/WISE, commit eb51174, WISE_Verified: 1,000 prompts, 1 picture each",
-        "scorer": "a judge's yes or no, 1 or 0",
+        "scorer": "a judge's verdict, 1 or 0",
+        "default instruction": f"our own wording, sha256 {_sha256(wording)}",
     }
 
 
