@@ -26,17 +26,18 @@ class WeightedMean:
     higher_is_better: bool = True
 
     def terms(self, rows: Sequence[ScoreRow]) -> Terms | None:
-        """Values scaled so that the plain mean of the groups' means is the weighted one."""
+        """Values at their weights over the largest, so that the plain mean of the groups' means, scaled, is ours."""
         scored = self._scored(rows)
         if self._absent(scored):
             return None
-        scale = {group.name: group.weight * len(self.groups) for group in self.groups}
+        largest = max(group.weight for group in self.groups)
+        weights = {group.name: group.weight / largest for group in self.groups}
         return Terms(
             keys=tuple((row.sample_id, row.index) for row in scored),
-            values=tuple(scale[row.group] * float(row.score.value or 0.0) for row in scored),
+            values=tuple(weights[row.group] * float(row.score.value or 0.0) for row in scored),
             clusters=tuple(row.sample_id for row in scored),
             strata=tuple(row.group for row in scored),
-            is_bounded=False,
+            scale=largest * len(self.groups),
         )
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:

@@ -27,6 +27,7 @@ from evals.judges import vlm, vlm_endpoint
 from evals.judges.dummy import DummyJudge
 from evals.judges.instruction import filled, read_instruction
 from evals.models.dummy import DummyModel
+from evals.rescoring import rescore
 from tasks.generation import wise_wording
 from tasks.generation.wise import Wise, WiseVerified
 from tasks.generation.wise_data import STEMS, read
@@ -325,6 +326,11 @@ def test_another_instruction_is_another_run_and_a_rescore(data: Path, server: Se
     assert any(f"the user's instruction (sha256 {digest[:12]})" in w for w in made.results["warnings"])
     with pytest.raises(ConfigMismatchError, match=r"judge\.instruction_sha256: recorded .*, wanted null"):
         run(data, tmp_path / "run")
+    asked = len(server.bodies)
+    same = rescore(tmp_path / "run", settings={"judge": {"args": {}}}, output=tmp_path / "rescored", quiet=True)
+    assert len(server.bodies) == asked + 12  # the same pictures, judged in our wording
+    assert "instruction_sha256" not in same.run.manifest["judge"]["settings"]
+    assert same.run.results["metrics"]["overall"] == made.results["metrics"]["overall"]  # the server reads neither
     own.write_text("Look: {prompt} {explanation}")
     with pytest.raises(ConfigMismatchError, match=r"judge\.instruction_sha256"):
         run(data, tmp_path / "run", args={"instruction": str(own)})
