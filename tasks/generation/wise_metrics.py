@@ -38,6 +38,7 @@ class WeightedMean:
             clusters=tuple(row.sample_id for row in scored),
             strata=tuple(row.group for row in scored),
             scale=largest * len(self.groups),
+            is_bounded=False,  # within 0 and 1, but no shares: `power` takes their variance for one of shares
         )
 
     def compute(self, rows: Sequence[ScoreRow]) -> MetricValue:

@@ -20,7 +20,7 @@ HIGHEST = {"consistency": 2, "realism": 2, "aesthetic_quality": 2, "score": 1}
 Marks = dict[str, int]
 
 # Around the colon nothing is strict: "Realism 1", "**Realism**: 1" and "realism:1" are read, "**Realism:** 1" is not.
-# The full-width colon is that of the first release and of lmms-eval; eb51174 itself reads the ASCII one only.
+# The full-width colon was read by upstream's first release; at eb51174 only the ASCII one is.
 _BETWEEN = r"\*{0,2}\s*[:\uff1a]?\s*"
 _THREE = re.compile(rf"(consistency|realism|aesthetic quality){_BETWEEN}(\d)", re.IGNORECASE)
 _ONE = re.compile(rf"score{_BETWEEN}([01])\b", re.IGNORECASE)
