@@ -68,6 +68,7 @@ class Wise:
         "data": "PKU-YuanGroup/WISE, commit eb51174, WISE_legacy: 1,000 prompts, 1 picture each",
         "scorer": "(0.7 consistency + 0.2 realism + 0.1 aesthetic quality) / 2 of a judge's marks from 0 to 2",
         "default instruction": f"our own wording, sha256 {_sha256(wording)}",
+        "judge's text": f"free, at temperature 0, at most {edition.max_tokens:,} tokens",
     }
 
     def __init__(self, data: str | Path | None = None) -> None:
@@ -201,6 +202,7 @@ class WiseVerified(Wise):
         "data": "PKU-YuanGroup/WISE, commit eb51174, WISE_Verified: 1,000 prompts, 1 picture each",
         "scorer": "a judge's verdict, 1 or 0",
         "default instruction": f"our own wording, sha256 {_sha256(wording)}",
+        "judge's text": f"free, at temperature 0, at most {edition.max_tokens:,} tokens",
     }
 
 

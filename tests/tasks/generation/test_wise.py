@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
@@ -339,6 +340,11 @@ def test_another_instruction_is_another_run_and_a_rescore(data: Path, server: Se
     own.write_text("Mark it. Asked for: {prompt}; meant: {explanation}. {prompt}")
     with pytest.raises(ConfigMismatchError, match=r"task\.prompts_sha256"):
         run(changed, tmp_path / "run", args={"instruction": str(own)})
+
+
+def test_another_default_wording_needs_another_version() -> None:
+    digests = {task.name: hashlib.sha256(task.wording.encode()).hexdigest()[:12] for task in (Wise, WiseVerified)}
+    assert (Wise.version, digests) == ("1", {"wise": "34a892c4bb29", "wise_verified": "df5ef21ee3e3"})
 
 
 def test_instructions_are_checked_before_anything_is_made(tmp_path: Path, server: Server) -> None:
