@@ -1,4 +1,4 @@
-"""The task: its files, a run against a local endpoint that also misbehaves, and recorded texts."""
+"""The task: its files, runs against a local endpoint that also misbehaves, and recorded texts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import evals
 from evals.api import InstructedJudge, ModelOptions, Task
@@ -28,59 +28,60 @@ from evals.judges import vlm, vlm_endpoint
 from evals.judges.dummy import DummyJudge
 from evals.judges.instruction import filled, read_instruction
 from evals.models.dummy import DummyModel
+from evals.phases.plan import spread_evenly
 from evals.rescoring import rescore
 from tasks.generation import wise_wording
 from tasks.generation.wise import Wise, WiseVerified
 from tasks.generation.wise_data import STEMS, read
 from tasks.generation.wise_rules import LEGACY, VERIFIED
 
-CATEGORIES = {
-    "culture": "Cultural knowledge", "time": "time", "space": "Space", "biology": "Biology",
-    "physics": "Physical Knowledge", "chemistry": "Chemistry",
-}  # fmt: skip
+CATEGORIES = ("Cultural knowledge", "time", "Space", "Biology", "Physical Knowledge", "Chemistry")
 
 
 def entry(edition: Any, number: int, **changes: Any) -> dict[str, Any]:
     """A prompt in upstream's form, made up."""
-    return {
-        "Prompt": f"riddle {number}",
-        "Explanation": f"answer {number}",
-        "Category": CATEGORIES.get(edition.group_of(number) or "", "?"),
-        "Subcategory": "State",
-        "prompt_id": number,
-        **changes,
-    }
+    categories = dict(zip((g.name for g in edition.groups), CATEGORIES, strict=True))
+    category = categories.get(edition.group_of(number), "?")
+    texts = {"Prompt": f"riddle {number}", "Explanation": f"answer {number}", "Category": category, "Subcategory": ""}
+    return {**texts, "prompt_id": number, **changes}
 
 
-def write_files(folder: Path, edition: Any, suffix: str) -> Path:
+def write_files(folder: Path, edition: Any, suffix: str = ".json") -> Path:
     """The 1,000 prompts in upstream's three files."""
     folder.mkdir()
     ends = [0, 400, edition.groups[2].last, 1000]
     for stem, first, last in zip(STEMS, ends, ends[1:], strict=False):
-        rows = [entry(edition, n) for n in range(first + 1, last + 1)]
-        (folder / f"{stem}{suffix}").write_text(json.dumps(rows))
+        (folder / (stem + suffix)).write_text(json.dumps([entry(edition, n) for n in range(first + 1, last + 1)]))
     return folder
+
+
+def write_lines(path: Path, rows: Any) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_files(tmp_path / "data", LEGACY, ".json")
+    return write_files(tmp_path / "data", LEGACY)
+
+
+def right(number: int) -> str:
+    return f"Consistency: {number % 3}\nRealism: 1\nAesthetic Quality: 2"
 
 
 class Server(ThreadingHTTPServer):
     """An endpoint whose text is decided by ``says(number of the prompt, how often it was asked)``."""
 
     daemon_threads = True
-    request_queue_size = 64
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.says: Callable[[int, int], Any] = lambda number, times: right(number)
+        self.says: Any = lambda number, times: right(number)
         self.bodies: list[dict[str, Any]] = []
         self.asked: dict[int, int] = {}
         self.lock = threading.Lock()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *_: Any) -> None:
         """Clients that hang up are part of the tests."""
 
 
@@ -89,8 +90,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][0]["content"][1]["text"]
-        number = int(re.search(r"riddle (\d+)", text)[1])
+        number = int(re.search(r"riddle (\d+)", body["messages"][0]["content"][1]["text"])[1])
         with self.server.lock:
             self.server.bodies.append(body)
             self.server.asked[number] = self.server.asked.get(number, 0) + 1
@@ -105,12 +105,8 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None: ...
 
 
-def right(number: int) -> str:
-    return f"Consistency: {number % 3}\nRealism: 1\nAesthetic Quality: 2"
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch):
     server = Server()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}/v1")
@@ -120,25 +116,23 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.server_close()
 
 
-def run(data: Path, folder: Path, judge: Any = "openai-vlm:some-vlm", **settings: Any) -> Any:
-    settings = {"task": "wise", "report": False, "limit": 12, "max_errors": 1.0, **settings}
-    args = {"max_wait_s": 0.05, **settings.pop("args", {})} if isinstance(judge, str) else {}
+def run(data: Path, folder: Path, judge: Any = "openai-vlm:m", task: str = "wise", args: Any = None, **more: Any):
+    args = {"max_wait_s": 0.05, **(args or {})} if judge == "openai-vlm:m" else {}
+    more = {"report": False, **more}
     return evals.evaluate(
-        settings.pop("task"), DummyModel(), judge=judge, output=folder, data=str(data), quiet=True,
-        tracking__enabled=False, judge__args=args, **settings,
+        task, DummyModel(), judge=judge, output=folder, data=str(data), quiet=True, limit=12, max_errors=1.0,
+        tracking__enabled=False, judge__args=args, **more,
     )  # fmt: skip
 
 
 def scores(folder: Path) -> dict[int, dict[str, Any]]:
-    rows = (json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines())
+    rows = map(json.loads, (folder / "scores.jsonl").read_text().splitlines())
     return {int(row["sample_id"]): row for row in rows}
 
 
-def taken(data: Path, limit: int) -> list[Any]:
-    from evals.phases.plan import spread_evenly
-
+def taken(data: Path) -> list[int]:
     task = Wise(data)
-    return list(spread_evenly(task.samples(), task.groups, limit))
+    return [int(sample.id) for sample in spread_evenly(task.samples(), task.groups, 12)]
 
 
 # -- the user's files -------------------------------------------------------------------------
@@ -146,32 +140,23 @@ def taken(data: Path, limit: int) -> list[Any]:
 
 def test_upstreams_files_are_read_with_their_groups(data: Path, tmp_path: Path) -> None:
     task = Wise(data)
-    assert isinstance(task, Task) and task.groups[0] == "culture"
     samples = task.samples()
-    assert [s.id for s in samples] == [str(n) for n in range(1, 1001)]
-    assert [s.number for s in samples] == list(range(1000))
-    assert samples[400].group == "time" and samples[400].prompt == "riddle 401"
-    assert samples[400].metadata["Explanation"] == "answer 401"
+    assert isinstance(task, Task) and [s.id for s in samples] == [str(n) for n in range(1, 1001)]
+    assert (samples[400].number, samples[400].group, samples[400].prompt) == (400, "time", "riddle 401")
     (data / "cultural_common_sense_rewrite.json").write_text("[]")  # upstream's rewritten prompts lie beside them
-    assert Wise(data).digest() == task.digest()
-    lines = tmp_path / "all.jsonl"
-    lines.write_text("\n".join(json.dumps(entry(LEGACY, n)) for n in range(1000, 0, -1)))
-    assert Wise(lines).digest() == task.digest()  # whatever the form and the order
-    lines.write_text("\n".join(json.dumps(entry(LEGACY, n, Explanation="x")) for n in range(1, 1001)))
+    lines = write_lines(tmp_path / "all.jsonl", (entry(LEGACY, n) for n in range(1000, 0, -1)))
+    assert Wise(data).digest() == Wise(lines).digest() == task.digest()  # whatever the form and the order
+    write_lines(lines, (entry(LEGACY, n, Explanation="x") for n in range(1, 1001)))
     assert Wise(lines).digest() != task.digest()
 
 
-def test_the_verified_edition_has_files_and_boundaries_of_its_own(data: Path, tmp_path: Path) -> None:
+def test_each_edition_has_files_of_its_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_files(tmp_path / "verified", VERIFIED, "_verified.json")
-    (folder / "merge.json").write_text("[]")  # upstream's copy of all three
-    assert len(WiseVerified(folder).samples()) == 1000
     for task, place in ((WiseVerified, data), (Wise, folder)):
-        (place / "merge.json").unlink(missing_ok=True)
         with pytest.raises(InputError, match=r"entry \d+: Category is .* prompts of another edition, try --task wise"):
             task(place).samples()
-
-
-def test_without_files_one_line_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (folder / "merge.json").write_text("[]")  # upstream's copy of all three
+    assert len(WiseVerified(folder).samples()) == 1000
     monkeypatch.delenv("BLIP3O_EVAL_DATA", raising=False)
     with pytest.raises(MissingRequirementError, match="git clone .*--data WISE/WISE_legacy/data, or put"):
         Wise().samples()
@@ -180,19 +165,17 @@ def test_without_files_one_line_says_how_to_get_them(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="holds neither cultural_common_sense.json nor other"):
         Wise(tmp_path).samples()
     monkeypatch.setenv("BLIP3O_EVAL_DATA", str(tmp_path))
-    write_files(tmp_path / "wise", LEGACY, ".json")
+    data.rename(tmp_path / "wise")
     assert len(Wise().samples()) == 1000
 
 
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ({}, "must be a list of entries with prompt_id, Prompt"),
-        ([], "must be a list of entries"),
+        ([], "must be a list of entries with prompt_id, Prompt"),
         ([1], "entry 1: the line must be an object"),
         ([entry(LEGACY, 1), {"prompt_id": 2}], "entry 2: Prompt is missing"),
         ([entry(LEGACY, 1, prompt_id="1")], 'entry 1: prompt_id must be a whole number, got "1"'),
-        ([entry(LEGACY, 1, prompt_id=True)], "prompt_id must be a whole number"),
         ([entry(LEGACY, 1001)], "entry 1: prompt_id must be from 1 to 1000, got 1001"),
         ([entry(LEGACY, 1), entry(LEGACY, 1)], "entry 2: prompt_id 1 stands twice, first in .*entry 1: keep one"),
         ([entry(LEGACY, 1, Prompt=" ")], "Prompt must be a text that is not empty"),
@@ -205,17 +188,9 @@ def test_what_is_no_prompt_is_named_with_file_and_entry(tmp_path: Path, rows: An
     path.write_text(json.dumps(rows))
     with pytest.raises(InputError, match=rf"some\.json.*{problem}"):
         read(path, LEGACY)
-
-
-def test_broken_files_are_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "some.json"
     path.write_text("[{]")
     with pytest.raises(InputError, match=r"some\.json: not JSON: .*; JSON lines end in \.jsonl"):
         read(path, LEGACY)
-    lines = tmp_path / "some.jsonl"
-    lines.write_text(json.dumps(entry(LEGACY, 1)) + "\n{")
-    with pytest.raises(InputError, match=r"some\.jsonl:2: not JSON"):
-        read(lines, LEGACY)
 
 
 # -- the judge --------------------------------------------------------------------------------
@@ -225,34 +200,29 @@ def test_a_run_has_an_overall_the_groups_and_the_marks(data: Path, server: Serve
     made = run(data, tmp_path / "run", report=True)
     figures, found = made.results["metrics"], scores(tmp_path / "run")
     assert list(figures) == ["overall", *Wise().groups, *LEGACY.marks, "overall_of_scored"]
-    assert len(found) == 12 and made.results["partial"]
+    assert list(found) == taken(data) and made.results["partial"]
     for number, row in found.items():
         assert row["value"] == pytest.approx((0.7 * (number % 3) + 0.2 + 0.2) / 2)
         assert row["details"]["scores"] == {"consistency": number % 3, "realism": 1, "aesthetic_quality": 2}
-        assert row["details"]["expected"] == f"answer {number}" and row["details"]["tries"] == 1
-        assert row["answer"] == row["details"]["response"] == right(number)
-    means = {g.name: [r["value"] for n, r in found.items() if LEGACY.group_of(n) == g.name] for g in LEGACY.groups}
-    assert figures["overall"]["value"] == pytest.approx(
-        sum(g.weight * sum(means[g.name]) / len(means[g.name]) for g in LEGACY.groups)
-    )
+        assert row["details"]["expected"] == f"answer {number}" and row["answer"] == right(number)
+    means = [[r["value"] for n, r in found.items() if g.first <= n <= g.last] for g in LEGACY.groups]
+    overall = sum(g.weight * sum(m) / len(m) for g, m in zip(LEGACY.groups, means, strict=True))
+    assert figures["overall"]["value"] == pytest.approx(overall)
     assert figures["realism"]["value"] == 0.5 and figures["aesthetic_quality"]["value"] == 1
     body = server.bodies[0]
     assert (body["temperature"], body["max_tokens"], len(server.bodies)) == (0, 2000, 12)
     picture, text = body["messages"][0]["content"]
-    number = int(re.search(r"riddle (\d+)", text["text"])[1])
-    assert picture["type"] == "image_url"
+    number = re.search(r"riddle (\d+)", text["text"])[1]
     assert text["text"] == filled(wise_wording.LEGACY, f"riddle {number}", f"answer {number}")
     (warning,) = [w for w in made.results["warnings"] if "wording" in w]
-    assert "blip3o-eval's own wording of the instruction (sha256 " in warning
+    assert "blip3o-eval's own wording of the instruction (sha256 34a892c4bb29)" in warning
     page = (tmp_path / "run" / "report.html").read_text()
     assert "own wording of the instruction" in page and "Published figures" in page and "BAGEL" in page
-    assert found[number]["details"]["instruction_sha256"] in made.manifest["task"]["card"]["default instruction"]
 
 
 def test_the_verified_edition_asks_for_one_bit(server: Server, tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "verified", VERIFIED, "_verified.json")
     server.says = lambda number, times: f"<think>Score: 0?</think>\nScore: {int(number > 400)}"
-    made = run(folder, tmp_path / "run", task="wise_verified")
+    made = run(write_files(tmp_path / "v", VERIFIED), tmp_path / "run", task="wise_verified")
     figures = made.results["metrics"]
     assert list(figures) == ["overall", *Wise().groups, "overall_of_scored"]
     assert figures["overall"]["value"] == pytest.approx(0.6) and figures["culture"]["value"] == 0
@@ -263,83 +233,60 @@ def test_the_verified_edition_asks_for_one_bit(server: Server, tmp_path: Path) -
 def test_garbled_texts_are_asked_for_three_times_and_then_not_scored(
     data: Path, server: Server, tmp_path: Path
 ) -> None:
-    late, never, above, empty = (int(sample.id) for sample in taken(data, 12)[::2][:4])  # of four groups
-
-    def says(number: int, times: int) -> Any:
-        if number == late:
-            return right(number) if times == 3 else "I would rather not say."
-        said = {never: "Consistency: 2\nRealism: 1", above: right(above).replace("Realism: 1", "Realism: 7"), empty: ""}
-        return said.get(number, right(number))
-
-    server.says = says
+    late, never, above, empty, refused, *_ = taken(data)[::2]
+    refusal = (400, {"error": {"message": "picture refused", "code": "content_policy"}})
+    said = {never: "Consistency: 2\nRealism: 1", above: right(1).replace("Realism: 1", "Realism: 7"), empty: ""}
+    said[refused] = refusal
+    server.says = lambda n, times: "No." if n == late and times < 3 else said.get(n, right(n))
     made = run(data, tmp_path / "run")
     found, overall = scores(tmp_path / "run"), made.results["metrics"]["overall"]
-    assert [server.asked[n] for n in (late, never, above, empty)] == [3, 3, 3, 3]
+    assert [server.asked[n] for n in (late, never, above, empty, refused)] == [3, 3, 3, 3, 1]
     assert found[late]["value"] is not None and found[late]["details"]["tries"] == 3
     assert "no mark for aesthetic quality in 'Consistency: 2" in found[never]["unscored"]
     assert "realism 7 is above 2" in found[above]["unscored"] and "holds no text" in found[empty]["unscored"]
-    assert made.results["counts"]["unscored"] == made.results["counts"]["failed"] == 3
+    assert "picture refused" in found[refused]["unscored"]
+    assert made.results["counts"]["unscored"] == made.results["counts"]["failed"] == 4
+    names = f"{never}, {above}, {empty}, {refused}"
     assert overall["value"] is None
-    assert overall["note"] == f"not given: 3 of 12 pictures have no score (prompts {never}, {above}, {empty})"
-    assert made.results["metrics"]["overall_of_scored"]["n"] == 9
+    assert overall["note"] == f"not given: 4 of 12 pictures have no score (prompts {names})"
+    assert made.results["metrics"]["overall_of_scored"]["n"] == 8
     assert "4 of 12 pictures needed more than one try for a text that can be read" in made.results["warnings"]
 
 
-def test_a_refused_request_costs_its_picture_and_is_not_asked_again(
-    data: Path, server: Server, tmp_path: Path
-) -> None:
-    refusal = (400, {"error": {"message": "picture refused", "code": "content_policy"}})
-    server.says = lambda number, times: refusal if number > 900 else right(number)
-    run(data, tmp_path / "run")
-    refused = {n: row for n, row in scores(tmp_path / "run").items() if n > 900}
-    assert refused and all("picture refused" in row["unscored"] for row in refused.values())
-    assert all(server.asked[n] == 1 for n in refused)
-
-
 def test_a_run_that_the_endpoint_ended_goes_on_where_it_was(data: Path, server: Server, tmp_path: Path) -> None:
-    whole = run(data, tmp_path / "whole", batch_size=2, judge__batch_size=2)
-    asked = list(server.asked)
-    server.asked.clear()
+    sizes = {"batch_size": 2, "judge__batch_size": 2, "args": {"workers": 1}}
+    whole = run(data, tmp_path / "whole", **sizes)
     quota = (429, {"error": {"message": "no more", "code": "insufficient_quota"}})
-    server.says = lambda number, times: quota if number in asked[7:] else right(number)
+    server.says = lambda number, times: quota if number in taken(data)[7:] else right(number)
     with pytest.raises(EvalError, match="quota is used up"):
-        run(data, tmp_path / "run", batch_size=2, judge__batch_size=2, args={"workers": 1})
-    before = len(scores(tmp_path / "run"))
+        run(data, tmp_path / "run", **sizes)
+    before, asked = len(scores(tmp_path / "run")), len(server.bodies)
     server.says = lambda number, times: right(number)
-    done = dict(server.asked)
-    made = run(data, tmp_path / "run", batch_size=2, judge__batch_size=2, args={"workers": 1})
+    made = run(data, tmp_path / "run", **sizes)
+    assert 0 < before and len(server.bodies) - asked == 12 - before  # what was judged is kept
     assert made.results["metrics"] == whole.results["metrics"]
-    again = sum(server.asked.values()) - sum(done.values())
-    assert 0 < before and again == 12 - before  # what was judged is kept
-    bytes_of = [(tmp_path / name / "scores.jsonl").read_bytes() for name in ("whole", "run")]
-    assert bytes_of[0] == bytes_of[1]
+    assert len({(tmp_path / name / "scores.jsonl").read_bytes() for name in ("whole", "run")}) == 1
 
 
-def test_another_instruction_is_another_run_and_a_rescore(data: Path, server: Server, tmp_path: Path) -> None:
-    own = tmp_path / "own.txt"
+def test_another_instruction_is_another_run(data: Path, server: Server, tmp_path: Path) -> None:
+    own, folder = tmp_path / "own.txt", tmp_path / "run"
     own.write_text("Mark it. Asked for: {prompt}; meant: {explanation}. {prompt}")
-    made = run(data, tmp_path / "run", args={"instruction": str(own)})
-    number = next(iter(scores(tmp_path / "run")))
+    made = run(data, folder, args={"instruction": str(own)})
+    number, row = next(iter(scores(folder).items()))
     text = f"Mark it. Asked for: riddle {number}; meant: answer {number}. riddle {number}"
     assert text in {body["messages"][0]["content"][1]["text"] for body in server.bodies}
     digest = made.manifest["judge"]["settings"]["instruction_sha256"]
-    assert scores(tmp_path / "run")[number]["details"]["instruction_sha256"] == digest
+    assert row["details"]["instruction_sha256"] == digest == hashlib.sha256(own.read_bytes()).hexdigest()
     assert any(f"the user's instruction (sha256 {digest[:12]})" in w for w in made.results["warnings"])
     with pytest.raises(ConfigMismatchError, match=r"judge\.instruction_sha256: recorded .*, wanted null"):
-        run(data, tmp_path / "run")
-    asked = len(server.bodies)
-    same = rescore(tmp_path / "run", settings={"judge": {"args": {}}}, output=tmp_path / "rescored", quiet=True)
-    assert len(server.bodies) == asked + 12  # the same pictures, judged in our wording
-    assert "instruction_sha256" not in same.run.manifest["judge"]["settings"]
-    assert same.run.results["metrics"]["overall"] == made.results["metrics"]["overall"]  # the server reads neither
-    own.write_text("Look: {prompt} {explanation}")
-    with pytest.raises(ConfigMismatchError, match=r"judge\.instruction_sha256"):
-        run(data, tmp_path / "run", args={"instruction": str(own)})
-    changed = tmp_path / "changed.jsonl"
-    changed.write_text("\n".join(json.dumps(entry(LEGACY, n, Explanation="x")) for n in range(1, 1001)))
-    own.write_text("Mark it. Asked for: {prompt}; meant: {explanation}. {prompt}")
+        run(data, folder)
+    changed = write_lines(tmp_path / "x.jsonl", (entry(LEGACY, n, Explanation="x") for n in range(1, 1001)))
     with pytest.raises(ConfigMismatchError, match=r"task\.prompts_sha256"):
-        run(changed, tmp_path / "run", args={"instruction": str(own)})
+        run(changed, folder, args={"instruction": str(own)})
+    same = rescore(folder, settings={"judge": {"args": {}}}, output=tmp_path / "again", quiet=True, report=False)
+    assert len(server.bodies) == 24  # the same pictures, judged in our wording; the server reads neither
+    assert "instruction_sha256" not in same.run.manifest["judge"]["settings"]
+    assert same.run.results["metrics"]["overall"] == made.results["metrics"]["overall"]
 
 
 def test_another_default_wording_needs_another_version() -> None:
@@ -354,60 +301,45 @@ def test_instructions_are_checked_before_anything_is_made(tmp_path: Path, server
         for create, spec in ((vlm_endpoint.create, "m"), (vlm.create, "dummy")):
             with pytest.raises(InputError, match=problem):
                 create(spec, ModelOptions(extra={"instruction": str(path)}))
-    with pytest.raises(InputError, match="No such file"):
-        read_instruction(str(tmp_path / "no.txt"))
     with pytest.raises(UsageError, match=r"judge\.args\.instruction = 3: give the path"):
         read_instruction(3)
     assert filled("{prompt} {explanation}", "{explanation}", "{prompt}") == "{explanation} {prompt}"
 
 
-def test_judges_that_follow_no_instruction_are_refused_at_once(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'stickers' follows no instruction and answers in no free text, which task"):
-        run(data, tmp_path / "run", judge="stickers", args={})
-    assert not (tmp_path / "run").exists()
-
-
-def test_models_of_this_machine_can_judge_too(data: Path, tmp_path: Path) -> None:
+def test_models_of_this_machine_can_judge_and_judges_without_words_cannot(data: Path, tmp_path: Path) -> None:
     class Fake(DummyModel):
         def answer(self, requests: Any) -> Any:
             assert {r.max_new_tokens for r in requests} == {2000}
-            return ["Consistency: 2\nRealism: 2\nAesthetic Quality: 2" for r in requests]
+            return ["2\n2\n2" for _ in requests]
 
     judge = vlm.VlmJudge(Fake(), "fake")
     assert isinstance(judge, InstructedJudge) and isinstance(DummyJudge(), InstructedJudge)
-    made = run(data, tmp_path / "run", judge=judge)
-    assert made.results["metrics"]["overall"]["value"] == pytest.approx(1)
-    garbled = run(data, tmp_path / "dummy", judge="vlm:dummy", args={})
-    assert garbled.results["counts"]["scored"] == 0
+    assert run(data, tmp_path / "run", judge=judge).results["metrics"]["overall"]["value"] == pytest.approx(1)
+    with pytest.raises(UsageError, match="'stickers' follows no instruction and answers in no free text, which task"):
+        run(data, tmp_path / "no", judge="stickers")
 
 
 # -- what is there already --------------------------------------------------------------------
 
 
-def test_a_folder_of_pictures_in_wises_layout_is_scored(data: Path, server: Server, tmp_path: Path) -> None:
-    from PIL import Image
+def score(kind: str, path: Path, *more: Any, task: str = "wise") -> tuple[Any, list[Any]]:
+    words = ["score", "--task", task, f"--{kind}", path, "--json", *more]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    return result, [json.loads(line) for line in result.stdout.splitlines()] if result.exit_code == 0 else []
 
+
+def test_a_folder_of_pictures_in_wises_layout_is_scored(data: Path, server: Server, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for sample in taken(data, 12):
-        Image.new("RGB", (16, 16), (sample.number % 256, 0, 0)).save(pictures / f"{sample.id}.png")
-    arguments = ["score", "--task", "wise", "--images", pictures, "--data", data, "--judge", "openai-vlm:m", "--limit",
-                 "12", "--output", tmp_path / "run", "--no-track", "--json", "-q"]  # fmt: skip
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
-    assert len(scores(tmp_path / "run")) == 12 == len(server.bodies)
+    for number in taken(data):
+        Image.new("RGB", (16, 16), (number % 256, 0, 0)).save(pictures / f"{number}.png")
+    more = ("--data", data, "--judge", "openai-vlm:m", "--limit", 12, "--no-track", "-q", "--output")
+    result, _ = score("images", pictures, *more, tmp_path / "run")
+    assert result.exit_code == 0 and len(scores(tmp_path / "run")) == 12 == len(server.bodies), result.output
     next(pictures.iterdir()).unlink()
-    arguments[arguments.index(tmp_path / "run")] = tmp_path / "gap"
-    result = CliRunner().invoke(main, list(map(str, arguments)))
+    result, _ = score("images", pictures, *more, tmp_path / "gap")
     results = json.loads((tmp_path / "gap" / "results.json").read_text())
     assert result.exit_code == 1 and results["metrics"]["overall"]["value"] is None
-
-
-def score(tmp_path: Path, kind: str, rows: list[Any], task: str = "wise") -> tuple[Any, list[Any]]:
-    path = tmp_path / "lines.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    result = CliRunner().invoke(main, ["score", "--task", task, f"--{kind}", str(path), "--json"])
-    return result, [json.loads(line) for line in result.stdout.splitlines()] if result.exit_code == 0 else []
 
 
 def test_recorded_texts_are_scored_line_by_line(tmp_path: Path) -> None:
@@ -417,7 +349,7 @@ def test_recorded_texts_are_scored_line_by_line(tmp_path: Path) -> None:
         {"prompt_id": 401, "evaluation": "2\n2\n2"},  # upstream's key
         {"id": "c", "response": "Consistency: 2 Realism: 7 Aesthetic Quality: 2"},  # as upstream counts it
     ]
-    result, found = score(tmp_path, "answers", rows)
+    result, found = score("answers", write_lines(tmp_path / "l", rows))
     full = {"consistency": 2, "realism": 2, "aesthetic_quality": 2}
     assert found == [
         {"id": 3, "scores": {"consistency": 2, "realism": 1, "aesthetic_quality": 0}, "value": 0.8},
@@ -426,42 +358,31 @@ def test_recorded_texts_are_scored_line_by_line(tmp_path: Path) -> None:
         {"id": "c", "scores": {**full, "realism": 7}, "value": 1.5},
     ]
     assert "no overall: 998 of the 1,000 prompts have no score: 1, 2, 4, 5, 6 ..." in result.stderr
-    rows = [{"id": 1, "response": "Score: 1"}, {"id": 2, "response": "?"}]
-    _, found = score(tmp_path, "answers", rows, "wise_verified")
-    assert [row["value"] for row in found] == [1.0, None]
-
-
-def test_recorded_texts_of_all_prompts_have_an_overall(tmp_path: Path) -> None:
-    rows = [{"id": str(n), "response": f"Score: {int(n > 400)}"} for n in range(1, 1001)]
-    result, _ = score(tmp_path, "answers", rows, "wise_verified")
-    assert "overall 0.6000" in result.stderr and "culture 0.0000 (n 400)" in result.stderr
+    whole = write_lines(tmp_path / "l", ({"id": str(n), "response": f"Score: {int(n > 400)}"} for n in range(1, 1001)))
+    result, found = score("answers", whole, task="wise_verified")
+    assert found[0]["value"] == 0 and "overall 0.6000" in result.stderr and "culture 0.0000 (n 400)" in result.stderr
 
 
 def test_upstreams_score_files_give_its_figures(tmp_path: Path) -> None:
-    rows = [
-        {"prompt_id": n, "Subcategory": "x", "consistency": 2.0, "realism": 0.0, "aesthetic_quality": 0.0}
-        for n in range(1, 1001)
-    ]
-    _, (whole,) = score(tmp_path, "results", rows)
+    marks = {"Subcategory": "x", "consistency": 2.0, "realism": 0.0, "aesthetic_quality": 0.0}
+    rows = [{"prompt_id": n, **marks} for n in range(1, 1001)]
+    _, (whole,) = score("results", write_lines(tmp_path / "l", rows))
     assert whole["overall"] == pytest.approx(0.7) and whole["groups"]["time"] == {"mean": 0.7, "n": 167}
-    result, (part,) = score(tmp_path, "results", rows[:-1])
+    _, (part,) = score("results", write_lines(tmp_path / "l", rows[:-1]))
     assert part["overall"] is None and part["reason"] == "1 of the 1,000 prompts have no score: 1000"
-    assert "no overall" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("kind", "row", "problem"),
     [
-        ("answers", {"response": "x"}, "lines.jsonl:1: prompt_id is missing"),
-        ("answers", {"id": 1}, "response is missing"),
+        ("answers", {"response": "x"}, "l:1: prompt_id is missing"),
         ("answers", {"id": 1, "response": 2}, "response must be a string, got 2"),
         ("answers", {"id": [], "response": "x"}, "id must be a text or a whole number"),
         ("results", {"prompt_id": 0, "consistency": 1, "realism": 1, "aesthetic_quality": 1}, "must be from 1 to 1000"),
         ("results", {"prompt_id": 1, "consistency": 3, "realism": 1, "aesthetic_quality": 1}, "one of 0, 1, 2, got 3"),
         ("results", {"prompt_id": 1, "consistency": 1, "realism": 1}, "aesthetic_quality is missing"),
-        ("results", {"prompt_id": 1, "consistency": True, "realism": 1, "aesthetic_quality": 1}, "a finite number"),
     ],
 )
 def test_lines_that_do_not_fit_are_named(tmp_path: Path, kind: str, row: Any, problem: str) -> None:
-    result, _ = score(tmp_path, kind, [row])
+    result, _ = score(kind, write_lines(tmp_path / "l", [row]))
     assert result.exit_code == 2 and problem in result.output
