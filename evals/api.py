@@ -411,7 +411,7 @@ class DetectionJudge(Judge, Protocol):
 
 @runtime_checkable
 class QuestionJudge(Judge, Protocol):
-    """A judge that answers questions about images in text (DPG, VQAScore, WISE)."""
+    """A judge that answers questions about images in text (DPG)."""
 
     def ask(self, images: Sequence[Any], questions: Sequence[str]) -> Sequence[str]:
         """One answer per (image, question) pair; an Exception object in place of one that could not be
@@ -427,6 +427,21 @@ class ProbabilityJudge(Judge, Protocol):
     ) -> Sequence[Any]:
         """Probability, 0 to 1, that what it says about each (image, question) pair begins with ``answer``; an
         Exception object in place of one that could not be had. Pictures are shared as in ``ask``."""
+
+
+@runtime_checkable
+class InstructedJudge(Judge, Protocol):
+    """A judge that looks at a picture as a long instruction says and answers in free text; what WISE needs.
+
+    ``instruction``: the user's own text (``evals.judges.instruction``), which takes the place of the task's; None
+    without one. Its sha256 is among the judge's settings.
+    """
+
+    instruction: str | None
+
+    def reply(self, images: Sequence[Any], instructions: Sequence[str], max_tokens: int) -> Sequence[Any]:
+        """The judge's text per (image, instruction) pair, at temperature 0; an Exception object in place of one that
+        could not be had."""
 
 
 @runtime_checkable

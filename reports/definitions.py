@@ -20,11 +20,16 @@ METHODS = {
     "t+2": "Student interval with two added observations",
     "jackknife": "jackknife: the prompts in ten parts, each left out in turn",
     "centred bootstrap": "bootstrap over prompts, laid around the value",
+    "groups": "intervals of the groups combined at their weights",
     "disjoint parts": "Student interval over ten disjoint parts of the prompts",
 }
 
 GENEVAL = ("geneval", "geneval_long")
 _PICTURE = "in which the judge found everything that the prompt asks for, by the official rules"
+_WISE = {
+    "wise": "(0.7 consistency + 0.2 realism + 0.1 aesthetic quality) / 2 of the judge's marks from 0 to 2",
+    "wise_verified": "the judge's verdict, 0 or 1",
+}
 KNOWN = {
     ("geneval", "overall"): "Plain mean of the six group means. A group mean is the share of its scored pictures "
     f"{_PICTURE}.",
@@ -35,6 +40,17 @@ KNOWN = {
     ("dpg", "overall"): "Mean over prompts of the share of their questions that hold in the picture, in percent; a "
     "question counts only where the questions it rests on hold.",
     ("dpg", "official"): "The same figure with the slips of the official script repeated.",
+    **{
+        (task, name): f"Group means at the protocol's weights{more}. A picture's value is {value}."
+        for task, value in _WISE.items()
+        for name, more in (
+            ("overall", ", given only where every picture has a score"),
+            ("overall_of_scored", ", over the pictures that have a score"),
+        )
+    },
+    ("wise", "consistency"): "Mean mark for showing what the prompt means, as a share of 2.",
+    ("wise", "realism"): "Mean mark for looking like a photograph, as a share of 2.",
+    ("wise", "aesthetic_quality"): "Mean mark for beauty, as a share of 2.",
     ("mme", "perception"): "Sum over the ten perception subtasks of accuracy plus accuracy in pairs, in points of "
     "200 each.",
     ("mme_stickers", "perception"): "Sum over the four subtasks of accuracy plus accuracy in pairs, in points of "

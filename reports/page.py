@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 TASK_TITLES = {
     "geneval": "GenEval", "geneval_long": "GenEval, long prompts", "dpg": "DPG-Bench", "fid": "FID",
-    "clipscore": "CLIPScore", "vqascore": "VQAScore", "mme": "MME", "mmmu": "MMMU", "vqav2": "VQAv2",
-    "textvqa": "TextVQA", "realworldqa": "RealWorldQA", "seedbench": "SEED-Bench", "mmbench": "MMBench",
+    "clipscore": "CLIPScore", "vqascore": "VQAScore", "wise": "WISE", "wise_verified": "WISE_Verified", "mme": "MME",
+    "mmmu": "MMMU", "vqav2": "VQAv2", "textvqa": "TextVQA", "realworldqa": "RealWorldQA", "seedbench": "SEED-Bench",
+    "mmbench": "MMBench",
 }  # fmt: skip
 HALVES = ("seen_half", "unseen_half")
 FULL_IN, BESIDE_IN, NARROW_IN = 10.4, 7.0, 3.7

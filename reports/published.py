@@ -10,7 +10,10 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-BENCHMARKS = {"geneval": "geneval", "geneval_long": "geneval", "dpg": "dpg_bench"}
+BENCHMARKS = {
+    "geneval": "geneval", "geneval_long": "geneval", "dpg": "dpg_bench", "wise": "wise_legacy",
+    "wise_verified": "wise_verified",
+}  # fmt: skip
 """Task name -> benchmark of the compilation."""
 REWRITTEN = {"geneval_long"}
 """Tasks whose prompts are rewritten: only rows of rewritten prompts stand beside them."""
@@ -18,7 +21,7 @@ REWRITTEN = {"geneval_long"}
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One published result. Units as published: fractions for GenEval, percent for DPG-Bench."""
+    """One published result. Units as published: fractions for GenEval and WISE, percent for DPG-Bench."""
 
     model: str
     overall: float

@@ -35,6 +35,14 @@ TASKS = {
         "tasks.generation.vqa_score:VqaScoreTask",
         "probability that a vision-language model says Yes to the prompt: the same lists",
     ),
+    "wise": (
+        "tasks.generation.wise:Wise",
+        "1,000 prompts that take knowledge to understand, three marks by a vision-language model",
+    ),
+    "wise_verified": (
+        "tasks.generation.wise:WiseVerified",
+        "WISE's second edition: other prompts and boundaries, one verdict by a vision-language model",
+    ),
     "edit_stickers": (
         "tasks.generation.edit_stickers:EditStickers",
         "240 edits of sticker scenes by instruction, judged by a detector",

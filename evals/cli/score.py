@@ -32,19 +32,19 @@ _FLAGS = ("output", "set", "rewritten_prompts", "fresh", "retry_errors", "no_tra
 @click.command("score")
 @click.option("--task", required=True, metavar="T", help="The task whose rules apply.")
 @click.option("--detections", metavar="FILE", help="Recorded detections, one picture a line.")
-@click.option("--results", metavar="FILE", help="The results.jsonl of GenEval's own script.")
+@click.option("--results", metavar="FILE", help="The results.jsonl of GenEval's own script, or the score lines of WISE's.")
 @click.option(
     "--crops", metavar="FILE", help="Pictures, masks and boxes: what the colour judge sees."
 )
 @click.option("--answers", metavar="FILE", help="Recorded answers of a model or a judge.")
-@click.option("--images", metavar="DIR", help="Pictures already made, in GenEval's layout (00000/samples/0000.png) or DPG-Bench's (<item id>.png, a 2 x 2 grid); needs --judge. Nothing is written into DIR.")
+@click.option("--images", metavar="DIR", help="Pictures already made, in GenEval's layout (00000/samples/0000.png), DPG-Bench's (<item id>.png, a 2 x 2 grid) or WISE's (<prompt_id>.png); needs --judge. Nothing is written into DIR.")
 @click.option(
     "--compat",
     metavar="NAME",
     help="Score by the rules of another harness, such as lmms-eval (default: the task's own).",
 )
 @click.option("--judge", metavar="NAME", help="With --images: who judges, such as stickers. There is no default: nobody knows what kind of pictures DIR holds.")
-@click.option("--data", type=click.Path(), metavar="PATH", help="With --images: the task's own files, such as the prompts and reference of fid or the questions of dpg; a prompt list by name for clipscore and vqascore.")
+@click.option("--data", type=click.Path(), metavar="PATH", help="With --images: the task's own files, such as the prompts and reference of fid, the prompts of wise or the questions of dpg; a prompt list by name for clipscore and vqascore.")
 @click.option("--set", multiple=True, metavar="judge.args.X=V", help="With --images: one argument of the judge; may be repeated.")
 @click.option("--output", type=click.Path(), metavar="DIR", help="With --images: run folder.  [default: runs/<task>-images-DIR-<configuration>]")
 @click.option("--limit", type=int, metavar="N", help="With --images: only N prompts, spread evenly over the groups, the same ones as in a run; marked partial.  [default: all]")

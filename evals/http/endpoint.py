@@ -271,10 +271,12 @@ class Endpoint:
 
     def clean(self, text: str) -> str:
         """Text of the endpoint as a message shows it."""
-        if self._key:
-            text = text.replace(self._key, MARK)
-        text = "".join(c if c.isprintable() else " " for c in text[:2000])
+        text = "".join(c if c.isprintable() else " " for c in self.without_key(text)[:2000])
         return redact(" ".join(text.split()))[:200]
+
+    def without_key(self, text: str) -> str:
+        """Text of the endpoint as it is, but for the key."""
+        return text.replace(self._key, MARK) if self._key else text
 
     def _check_place(self, url: str) -> None:
         """Only pictures on the web, or on the endpoint's own host; never this machine's own services."""

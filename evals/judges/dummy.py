@@ -39,7 +39,9 @@ def create(spec: str, options: ModelOptions) -> DummyJudge:
 
 
 class DummyJudge:
-    """DetectionJudge, QuestionJudge and ProbabilityJudge without a network."""
+    """DetectionJudge, QuestionJudge, ProbabilityJudge and InstructedJudge without a network."""
+
+    instruction: str | None = None
 
     def __init__(self, arguments: _Arguments | None = None) -> None:
         self.arguments = arguments or _Arguments()
@@ -77,6 +79,15 @@ class DummyJudge:
 
     def probability(self, images: Sequence[Any], questions: Sequence[str], answer: str) -> Sequence[float]:
         return [self._random(i, q + answer).random() for i, q in zip(images, questions, strict=True)]
+
+    def reply(self, images: Sequence[Any], instructions: Sequence[str], max_tokens: int) -> Sequence[str]:
+        """Marks of every kind that a task of this package asks for."""
+        drawn = [self._random(i, text) for i, text in zip(images, instructions, strict=True)]
+        return [
+            f"Score: {int(rng.random() < self.arguments.accuracy)}\nConsistency: {rng.randrange(3)}\n"
+            f"Realism: {rng.randrange(3)}\nAesthetic Quality: {rng.randrange(3)}"
+            for rng in drawn
+        ]
 
     def _random(self, image: Any, salt: str = "") -> random.Random:
         return random.Random(hashlib.sha256(image.tobytes() + salt.encode()).digest())

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -29,17 +28,19 @@ from evals.http.endpoint import (
     check_base_url,
     read_key,
 )
+from evals.judges.endpoint_replies import read_message, read_probability
+from evals.judges.instruction import instruction_settings, read_instruction
 from evals.judges.pairs import unique_pictures
 from evals.judges.parse import UnreadableAnswerError, yes_or_no
-from evals.judges.vlm import PROMPT, read_prompt, scored_prompt
+from evals.judges.vlm import PROMPT, free_prompt, read_prompt
 from evals.models.openai import OFFICIAL_URL
 from evals.models.openai_settings import Settings, read_settings
 
 BODY: Mapping[str, Any] = {"temperature": 0, "max_tokens": 16}
 """Fields of every request; `judge.args.body` adds to them, and null takes one out."""
 _ARGUMENTS = (
-    "base_url", "key_variable", "body", "prompt", "workers", "requests_per_minute", "timeout_s", "max_retries",
-    "max_wait_s", "price", "max_cost",
+    "base_url", "key_variable", "body", "prompt", "instruction", "workers", "requests_per_minute", "timeout_s",
+    "max_retries", "max_wait_s", "price", "max_cost",
 )  # fmt: skip
 _OURS = ("messages", "stream", "n", "logprobs", "top_logprobs")
 TOP = 20
@@ -52,6 +53,7 @@ def create(spec: str, options: ModelOptions) -> EndpointJudge:
         raise UsageError("judge 'openai-vlm' needs the name of a model: openai-vlm:MODEL")
     extra = dict(options.extra)
     prompt = read_prompt(extra.pop("prompt", PROMPT))
+    instruction = read_instruction(extra.pop("instruction", None))
     body = extra.get("body")
     with _JudgeWords():
         settings = read_settings(ModelOptions(extra=extra))
@@ -62,7 +64,7 @@ def create(spec: str, options: ModelOptions) -> EndpointJudge:
             if body and key in body:
                 raise UsageError(f"judge.args.body.{key} is not allowed: the judge sets it")
         url = check_base_url(settings.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL_URL)
-        return EndpointJudge(spec, url, read_key(settings.key_variable), settings, prompt)
+        return EndpointJudge(spec, url, read_key(settings.key_variable), settings, prompt, instruction)
 
 
 class _JudgeWords:
@@ -79,10 +81,19 @@ class _JudgeWords:
 
 
 class EndpointJudge:
-    """`evals.api.QuestionJudge`, `ProbabilityJudge` and `PaidJudge` that asks an endpoint."""
+    """`evals.api.QuestionJudge`, `ProbabilityJudge`, `InstructedJudge` and `PaidJudge` that asks an endpoint."""
 
-    def __init__(self, model: str, base_url: str, key: str | None, settings: Settings, prompt: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        key: str | None,
+        settings: Settings,
+        prompt: str,
+        instruction: str | None = None,
+    ) -> None:
         self.model, self.base_url, self.settings, self.prompt = model, base_url, settings, prompt
+        self.instruction = instruction
         self._key = key
         self._endpoint: Endpoint | None = None
         self._lock = threading.Lock()
@@ -98,7 +109,12 @@ class EndpointJudge:
             version="1",
             digest=hashlib.sha256(f"openai-vlm\0{base_url}\0{model}".encode()).hexdigest(),
             domain="photos",
-            settings={"base_url": base_url, "prompt": prompt, "body": self._body},
+            settings={
+                "base_url": base_url,
+                "prompt": prompt,
+                "body": self._body,
+                **instruction_settings(instruction),
+            },
             batch_size=8,
             info={
                 "weights": "behind an endpoint: unknown, and may change without notice",
@@ -163,6 +179,12 @@ class EndpointJudge:
         are this word. One that is not among them counts as 0, as its probability is below each of theirs."""
         return self._each(images, questions, lambda url, question: self._probability(url, question, answer))
 
+    def reply(self, images: Sequence[Any], instructions: Sequence[str], max_tokens: int) -> Sequence[Any]:
+        """What the model says, as it is; an exception in place of what failed. ``judge.args.body.max_tokens`` wins."""
+        is_set = "max_tokens" in self.settings.body
+        body = self._body if is_set else {**self._body, "max_tokens": max_tokens}
+        return self._each(images, instructions, lambda url, text: self._reply(url, text, body))
+
     def _each(
         self, images: Sequence[Any], questions: Sequence[str], read: Callable[[str, str], Any]
     ) -> list[Any]:
@@ -194,12 +216,22 @@ class EndpointJudge:
         except (RequestError, UnreadableAnswerError) as error:
             return error
 
+    def _reply(self, url: str, instruction: str, body: Mapping[str, Any]) -> Any:
+        try:
+            prompt = free_prompt(self.prompt).replace("{question}", instruction)
+            endpoint, reply = self._ask(url, prompt, body)
+            return endpoint.without_key(read_message(reply))
+        except EvalError:
+            raise
+        except (RequestError, UnreadableAnswerError) as error:
+            return error
+
     def _probability(self, url: str, question: str, answer: str) -> Any:
         body = {**self._body, "logprobs": True, "top_logprobs": TOP}
         if body.get("max_tokens") == BODY["max_tokens"]:
             body["max_tokens"] = 1
         try:
-            prompt = scored_prompt(self.prompt).replace("{question}", question)
+            prompt = free_prompt(self.prompt).replace("{question}", question)
             return read_probability(self._ask(url, prompt, body)[1], answer)
         except EvalError:
             raise
@@ -224,43 +256,6 @@ class EndpointJudge:
                     count = used.get(key)
                     self._tokens[key] += count if type(count) is int else 0
         return endpoint, reply
-
-
-def read_probability(reply: Mapping[str, Any], answer: str) -> float:
-    """Summed probability of the first tokens that are ``answer``, spaces around them aside.
-
-    Raises: UnreadableAnswerError where the reply holds no log-probabilities.
-    """
-    try:
-        top = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        found = [(str(one["token"]), float(one["logprob"])) for one in top]
-    except (KeyError, IndexError, TypeError, ValueError):
-        raise UnreadableAnswerError(
-            "the endpoint's reply holds no log-probabilities (logprobs, top_logprobs): choose a model that gives them"
-        ) from None
-    total = sum(math.exp(logprob) for token, logprob in found if token.strip() == answer)
-    if not found or not 0 <= total <= 1 + 1e-3:
-        raise UnreadableAnswerError(f"the endpoint's log-probabilities make no probability (sum {total:g})")
-    return min(1.0, total)
-
-
-def read_message(reply: Mapping[str, Any]) -> str:
-    """The text of a chat completion. Raises UnreadableAnswerError for a refusal, or where there is none."""
-    try:
-        choice = reply["choices"][0]
-        message = choice["message"]
-        content, refusal = message.get("content"), message.get("refusal")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise UnreadableAnswerError("the endpoint's reply holds no message") from None
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-    if refusal and not content:
-        raise UnreadableAnswerError(f"the endpoint's model refuses to answer: {shown(refusal)}")
-    if not isinstance(content, str) or not content.strip():
-        cut = choice.get("finish_reason") == "length"
-        more = ": raise judge.args.body.max_tokens" if cut else ""
-        raise UnreadableAnswerError(f"the endpoint's reply holds no text{more}")
-    return content
 
 
 def _data_url(picture: Any) -> str:

@@ -3,7 +3,8 @@
 Two layouts are read. GenEval's (`numbered`): `00000/metadata.jsonl` and `00000/samples/0000.png`, any number of
 digits, NNNNN the prompt's line in the official file from 0; grids and other files are passed over. DPG-Bench's
 (`grids`): `<item id>.png`, up to four pictures of equal size in a 2 x 2 grid, read top left, top right, bottom
-left, bottom right. Nothing is ever written into the folder.
+left, bottom right; with one picture per prompt the file is the picture, as in WISE's layout (`<prompt_id>.png`).
+Nothing is ever written into the folder.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from evals.errors import UsageError
 # What a judge lacks without the method of this name.
 _ABILITIES = {
     "ask": "answers no questions about pictures",
+    "reply": "follows no instruction and answers in no free text",
     "probability": "does not say how likely an answer is",
     "detect": "finds no objects in pictures",
     "similarity": "compares no picture with a text",

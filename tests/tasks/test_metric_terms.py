@@ -10,6 +10,8 @@ import pytest
 from evals.api import PairedMetric, Score, ScoreRow
 from evals.metrics.accuracy import GroupMean, MeanOfGroups
 from tasks.generation.geneval import TAGS, GenEval
+from tasks.generation.wise_metrics import WeightedMean
+from tasks.generation.wise_rules import LEGACY
 from tasks.understanding.metrics import Mean, in_group
 from tasks.understanding.mmbench import COPIES_FROM, CircularAccuracy
 from tasks.understanding.mme import Points
@@ -36,6 +38,7 @@ def half(number):
 CASES = [
     *((metric, scores(TAGS, half)) for metric in GenEval().metrics()),
     (GroupMean(None, "all"), scores("ab")),
+    (WeightedMean("overall_of_scored", LEGACY.groups), scores(tuple(g.name for g in LEGACY.groups))),
     (MeanOfGroups(("a", "b")), scores("ab")),
     (Mean("accuracy"), scores("ab")),
     (Mean("a", in_group("a"), cluster="image"), scores("ab", lambda n: {"image": n // 3})),
