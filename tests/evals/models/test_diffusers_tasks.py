@@ -23,6 +23,8 @@ JUDGES = {
 }
 ELSEWHERE = {
     "dpg": "its question file is the user's",
+    "wise": "its prompts are the user's",
+    "wise_verified": "its prompts are the user's",
     "clipscore": "its encoder comes from the hub",
     "edit_stickers": "the model takes no source picture",
 }
