@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.api import Metric, Sample, Score, ScoreItem, ScoreRow, TaskKind
+from evals.api import InstructedJudge, Metric, Sample, Score, ScoreItem, ScoreRow, TaskKind
 from evals.errors import JudgeError, MissingRequirementError, shown
 from tasks.generation import wise_rules as rules
 from tasks.generation import wise_wording
@@ -104,7 +104,7 @@ class Wise:
 
         A text that cannot be read is asked for again, three times in all; then the picture is unscored.
         """
-        if not hasattr(judge, "reply"):
+        if not isinstance(judge, InstructedJudge):
             raise JudgeError(f"task {self.name!r} needs a judge that follows an instruction: choose one with --judge")
         from evals.judges.instruction import filled
 

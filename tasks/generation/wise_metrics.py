@@ -55,7 +55,7 @@ class WeightedMean:
             [row.sample_id for row in scored],
             bounded=True,
         )
-        value = weighted(self.groups, {name: one.value for name, one in found.items()})
+        value = weighted(self.groups, {group.name: found[group.name].value for group in self.groups})
         parts = [(group.weight, found[group.name]) for group in self.groups]
         below = math.sqrt(math.fsum((weight * (one.value - one.lo)) ** 2 for weight, one in parts))
         above = math.sqrt(math.fsum((weight * (one.hi - one.value)) ** 2 for weight, one in parts))
